@@ -1,0 +1,1 @@
+"""The ports' real implementations, each third-party library in one home."""

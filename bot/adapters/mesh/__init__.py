@@ -1,0 +1,1 @@
+"""Mesh routers by name, each with the permissions it needs."""

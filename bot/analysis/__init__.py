@@ -1,0 +1,1 @@
+"""Judgement: gates, PromQL builders, statistics and node health; pure."""

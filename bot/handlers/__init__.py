@@ -1,0 +1,1 @@
+"""Slack and HTTP coming in, translated into use cases."""

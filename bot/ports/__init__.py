@@ -1,0 +1,1 @@
+"""What the engine and the use cases need of the world, as small protocols."""

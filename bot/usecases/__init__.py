@@ -1,0 +1,1 @@
+"""What any replica may do: put a request into an inbox, read, answer privately."""

@@ -1,0 +1,1 @@
+"""Values rendered as Block Kit and text; pure."""
