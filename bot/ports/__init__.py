@@ -1,1 +1,1 @@
-"""What the engine and the use cases need of the world, as small protocols."""
+"""What engine and use cases need of the world: small protocols, each with one fake and its real adapters."""

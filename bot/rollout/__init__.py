@@ -1,1 +1,1 @@
-"""The values of a rollout and the state machine that moves it; pure, standard library only."""
+"""The values and the state machine of a rollout; pure, standard library only."""

@@ -1,0 +1,30 @@
+"""The chat: post, edit, whisper, upload. One call each; delivery decides about retrying."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Block = Mapping[str, Any]
+
+
+class Chat(Protocol):
+    """Errors: Transient (with Retry-After as `delay_s`), Permanent (channel_not_found and the like), NotFound for a
+    message that is gone. `key` makes a post idempotent as far as the chat allows it."""
+
+    async def post(
+        self, channel: str, text: str, blocks: Sequence[Block], *, thread: str = "", key: str = ""
+    ) -> tuple[str, str]:
+        """Post a message; (channel id, ts)."""
+
+    async def update(self, channel: str, ts: str, text: str, blocks: Sequence[Block]) -> None: ...
+
+    async def whisper(
+        self, channel: str, user: str, text: str, blocks: Sequence[Block], *, thread: str = "", response_url: str = ""
+    ) -> None:
+        """Say something to one person only."""
+
+    async def upload(self, channel: str, thread: str, filename: str, content: bytes, title: str) -> None: ...
+
+    async def permalink(self, channel: str, ts: str) -> str: ...
+
+    async def identity(self) -> tuple[str, frozenset[str]]:
+        """Bot user id and granted scopes."""

@@ -1,0 +1,155 @@
+"""State that outlives the process: records, inboxes, lease, outbox, freezes, seen ids."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bot.rollout.effects import Audit, Message
+from bot.rollout.events import Request
+from bot.rollout.model import Freeze, Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Proof of being the holder: a fencing token, and until when (monotonic seconds) it is ours for certain."""
+
+    token: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One message on its way out; `id` orders it within its rollout, `due` (epoch seconds) delays it."""
+
+    id: str
+    rollout: str
+    message: Message
+    created_at: float
+    attempts: int = 0
+    due: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A message that stands in the chat."""
+
+    channel: str
+    ts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """What a holder loads: readable rollouts with their wake-up, and the ids of unreadable records with the reason."""
+
+    rollouts: tuple[tuple[Rollout, float], ...]
+    quarantined: tuple[tuple[str, str], ...] = ()
+
+
+class Rollouts(Protocol):
+    """Records. Errors: Transient (store away), Conflict, LeaseLost, RouteTaken, Unreadable, NotFound."""
+
+    async def create(
+        self, rollout: Rollout, wake_at: float, messages: Sequence[Message], audit: Sequence[Audit]
+    ) -> None:
+        """Take id and route together, or raise RouteTaken / Conflict and change nothing."""
+
+    async def save(
+        self,
+        rollout: Rollout,
+        wake_at: float | None,
+        messages: Sequence[Message],
+        audit: Sequence[Audit],
+        *,
+        token: int,
+        save_id: str,
+    ) -> None:
+        """Record, wake time, audit and outbox in one step, by the holder of `token`. A save repeated with the same
+        `save_id` is success. A final rollout gives its route free and moves to the finished."""
+
+    async def load(self, rollout_id: str) -> Rollout: ...
+
+    async def active(self) -> Active: ...
+
+    async def finished(self, service: str = "", limit: int = 20) -> tuple[Rollout, ...]:
+        """Finished rollouts, newest first."""
+
+    async def due(self, now: float) -> tuple[str, ...]:
+        """Ids whose wake-up has passed."""
+
+    async def audited(self, rollout_id: str = "", limit: int = 200) -> tuple[Audit, ...]: ...
+
+    async def ping(self) -> str:
+        """Server version; raises Transient."""
+
+
+class Inbox(Protocol):
+    """Requests of people for the holder. Putting one rings the holder; a lost ring costs a second."""
+
+    async def put(self, request: Request) -> None: ...
+
+    async def take(self, rollout_id: str) -> tuple[Request, ...]:
+        """Waiting requests in order; they stay until `done`."""
+
+    async def done(self, rollout_id: str, request_ids: Sequence[str]) -> None: ...
+
+    async def waiting(self) -> tuple[str, ...]:
+        """Ids of rollouts whose inbox is not empty."""
+
+    async def ring(self, rollout_id: str) -> None: ...
+
+    def rings(self) -> AsyncIterator[str]:
+        """Rollout ids as they are rung; reconnects by itself, never ends."""
+
+
+class Leases(Protocol):
+    """The lease of the one holder."""
+
+    async def acquire(self, owner: str, ttl_s: float) -> Lease | None: ...
+
+    async def renew(self, owner: str, lease: Lease, ttl_s: float) -> Lease | None:
+        """The renewed lease, None when it was lost; raises Transient when the store is away."""
+
+    async def release(self, owner: str, lease: Lease) -> None: ...
+
+    async def holder(self) -> str:
+        """Who holds it, "" for nobody."""
+
+
+class Outbox(Protocol):
+    """Letters in order, and the messages that stand in the chat for each rollout."""
+
+    async def add(self, rollout_id: str, messages: Sequence[Message], now: float) -> None:
+        """For what is not part of a save (answers, node messages)."""
+
+    async def take(self, now: float, limit: int) -> tuple[Letter, ...]:
+        """Letters due, urgent first, else oldest first, at most one per rollout at the head of its queue plus urgent
+        ones; they stay until `done`."""
+
+    async def done(self, letter: Letter) -> None: ...
+
+    async def delay(self, letter: Letter, until: float) -> None:
+        """Put a letter off; later letters of the same rollout wait behind it."""
+
+    async def posted(self, key: str) -> Posted | None:
+        """Where a message stands: key `card:<rollout>`, `ask:<rollout>:<step>`, `node:<name>`."""
+
+    async def set_posted(self, key: str, posted: Posted) -> None: ...
+
+    async def allowance(self, bucket: str, limit: int, window_s: float, now: float) -> float:
+        """Take one from a shared token bucket; 0.0 when granted, else the seconds to wait."""
+
+    async def depth(self) -> int: ...
+
+
+class Freezes(Protocol):
+    async def add(self, freeze: Freeze) -> None: ...
+
+    async def remove(self, scope: str) -> tuple[Freeze, ...]:
+        """Lift the freezes of a scope and tell which."""
+
+    async def all(self) -> tuple[Freeze, ...]: ...
+
+
+class Seen(Protocol):
+    async def first_time(self, key: str, ttl_s: float) -> bool:
+        """True the first time a key is seen within `ttl_s`; raises Transient when the store is away."""

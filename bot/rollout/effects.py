@@ -1,0 +1,110 @@
+"""What a decision asks of the world: a change of the route, and messages for people."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bot.rollout.events import Reply
+from bot.rollout.model import Rollout
+from bot.rollout.route import Mark
+
+
+class Direction(StrEnum):
+    """Which rules guard a write: RAISE the strict ones; ZERO almost none; MARK leaves the weights alone."""
+
+    RAISE = "raise"
+    ZERO = "zero"
+    MARK = "mark"
+
+
+@dataclass(frozen=True, slots=True)
+class SetWeight:
+    """Write the canary's weight and our mark to the route.
+
+    RAISE tests object, route, destinations, `expected` (revision of the mark last written, None for none of ours) and
+    the old weights (`from_percent`). ZERO tests object, route and destinations only, takes what the canary has and
+    gives it to stable. MARK writes the mark and tests `expected`. `remove_canary` takes our inserted destination out.
+    """
+
+    direction: Direction
+    weight_percent: int
+    mark: Mark
+    from_percent: int = 0
+    expected: int | None = None
+    remove_canary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Tell people beyond Slack; `resolved` closes it. `key` identifies the alert."""
+
+    key: str
+    summary: str
+    detail: str = ""
+    resolved: bool = False
+
+
+Effect = SetWeight | Page
+
+
+class Tone(StrEnum):
+    """How a sentence is meant; never shown by colour alone."""
+
+    GOOD = "good"
+    BAD = "bad"
+    WAIT = "wait"
+    INFO = "info"
+
+
+class MessageKind(StrEnum):
+    """What delivery does with a message.
+
+    CARD posts the card once and edits it afterwards, latest state only. NOTE replies in the card's thread. ASK is a
+    new channel message that mentions the group and carries buttons; ASKED edits it once decided. ALERT is a new
+    channel message without buttons (ended badly, cannot roll back). ANSWER goes to one person. FINAL replies in the
+    thread when a rollout has ended, with the chart where there is one.
+    """
+
+    CARD = "card"
+    NOTE = "note"
+    ASK = "ask"
+    ASKED = "asked"
+    ALERT = "alert"
+    ANSWER = "answer"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One thing to say: plain sentences, escaped where they are rendered. `urgent` goes first."""
+
+    kind: MessageKind
+    text: str = ""
+    detail: str = ""
+    tone: Tone = Tone.INFO
+    urgent: bool = False
+    reply: Reply | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """One record of who or what did what, kept in the audit stream."""
+
+    at: float
+    rollout: str
+    what: str
+    by: str
+    text: str
+    weight_percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer of `decide`: the next rollout (the same object when nothing changed), what to do, what to say, and
+    when to wake next (epoch seconds, None when final)."""
+
+    rollout: Rollout
+    effects: tuple[Effect, ...] = ()
+    messages: tuple[Message, ...] = ()
+    audit: tuple[Audit, ...] = ()
+    wake_at: float | None = None

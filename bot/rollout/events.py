@@ -1,0 +1,103 @@
+"""Everything that can happen to a rollout. People's requests carry who, when and what they were looking at."""
+
+from dataclasses import dataclass
+
+from bot.rollout.gate import Assessment
+from bot.rollout.model import Actor, Freeze
+from bot.rollout.route import RouteState
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A scheduled rollout's time has come; `problems` are preflight findings that refuse it."""
+
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TookOver:
+    """A holder loaded this rollout (start, failover): pending raises are withdrawn, samples must be fresh."""
+
+    route: RouteState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The gates were asked; also carries the freezes in force and the route as it is, None when it cannot be read."""
+
+    assessment: Assessment
+    freezes: tuple[Freeze, ...] = ()
+    route: RouteState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clocked:
+    """Time passed without a look (reminders, expiry, freezes); `route` None when it was not read."""
+
+    freezes: tuple[Freeze, ...] = ()
+    route: RouteState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The route shows the write of this revision, read back."""
+
+    revision: int
+    weight_percent: int
+    route: RouteState
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFailed:
+    """The write of this revision did not happen: `conflict` the route is not what we tested for (drift, another
+    object), `refused` the API server will not take it, otherwise it may work later. `route` is the reading after it."""
+
+    revision: int
+    kind: str
+    detail: str
+    route: RouteState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteGone:
+    """The object, route or a destination of the rollout is no longer there."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asked of one rollout.
+
+    `verb` is one of VERBS. `revision` and `step` are those of the button, None for a typed command (which acts on
+    the present state). `reason` free text. `option` is verb-specific: promote: "", "full" or "override"; drift:
+    "adopt", "reapply"; redeployed: "restart"; extend: seconds. `allowed` was decided where the person was known.
+    """
+
+    id: str
+    rollout: str
+    verb: str
+    by: Actor
+    at: float
+    reason: str = ""
+    option: str = ""
+    revision: int | None = None
+    step: int | None = None
+    reply: "Reply | None" = None
+
+
+VERBS = ("promote", "hold", "resume", "cancel", "rollback", "approve", "reject", "extend", "drift", "restart")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Where the answer to a request goes: an ephemeral to `user` in `channel` (thread `thread`), by `response_url`
+    while it lives."""
+
+    channel: str
+    user: str
+    thread: str = ""
+    response_url: str = ""
+
+
+Event = Due | TookOver | Looked | Clocked | Written | WriteFailed | RouteGone | Request

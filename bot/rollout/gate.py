@@ -1,0 +1,121 @@
+"""Gates and what they report: the values that pass between the judge and the state machine."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """Outcome of one gate at one look; only FAIL counts against the release."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+
+
+class Relation(StrEnum):
+    """What a limit is compared with: itself, or a multiple of stable's value."""
+
+    ABSOLUTE = "absolute"
+    RELATIVE = "relative"
+
+
+@dataclass(frozen=True, slots=True)
+class GateSpec:
+    """One gate as fixed at the start of a rollout; a later reload of the catalog does not change it.
+
+    `limit` is a fraction (0.01 is 1%) for `error-rate`, milliseconds for an absolute `p99`, a factor for relative
+    limits, and in `unit` for custom gates. `query` is the PromQL template of a custom gate.
+    """
+
+    name: str
+    kind: str
+    limit: float = 0.0
+    relation: Relation = Relation.ABSOLUTE
+    unit: str = ""
+    min_requests: int = 0
+    fail_after: int = 2
+    fail_total: int = 4
+    query: str = ""
+    judge: str = "threshold"
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """Everything one gate can say about one look; the same numbers reach card, thread, audit and log.
+
+    `deciding` marks a FAIL that must not wait for `fail_after` (overwhelming evidence, no ready pod).
+    `stable_fails` says that stable breaks the same limit: then it is not the release.
+    `newest_sample_at` is on Prometheus' clock, epoch seconds; a verdict counts only when it has moved on.
+    """
+
+    gate: str
+    verdict: Verdict
+    detail: str
+    value: float | None = None
+    stable_value: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    samples: int | None = None
+    stable_samples: int | None = None
+    needed_samples: int | None = None
+    window_s: float = 0.0
+    weight_percent: int = 0
+    step: int = 0
+    query: str = ""
+    newest_sample_at: float | None = None
+    deciding: bool = False
+    stable_fails: bool = False
+    fail_after: int = 2
+    fail_total: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Bake time that samples cover: `added_s` newly covered seconds, all before `until` (Prometheus' clock)."""
+
+    until: float
+    added_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Share of the route's requests that reached the canary since the weight was written."""
+
+    percent: float | None
+    requests: int
+    arrived: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """One look at a rollout: all gates, and the facts beside them that decide whether weight may rise.
+
+    `at` is the moment of the look (our clock), `step` and `weight_percent` what it was made for; a look made for
+    another step is void. `stable_ready` and `canary_ready` count ready pods, None when the cluster cannot say.
+    `canary_fingerprint` is the canary's pod template and images, "" when unknown.
+    `nodes_critical` names critical nodes under the canary.
+    """
+
+    at: float
+    step: int
+    weight_percent: int
+    reports: tuple[GateReport, ...]
+    share: Share
+    coverage: Coverage | None = None
+    stable_ready: int | None = None
+    canary_ready: int | None = None
+    canary_fingerprint: str = ""
+    nodes_critical: tuple[str, ...] = ()
+    likely_machine: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Every gate says PASS."""
+        return bool(self.reports) and all(report.verdict is Verdict.PASS for report in self.reports)
+
+    @property
+    def newest_sample_at(self) -> float | None:
+        """Newest sample that every measuring gate has seen, epoch seconds on Prometheus' clock."""
+        times = [report.newest_sample_at for report in self.reports if report.newest_sample_at is not None]
+        return min(times) if times else None

@@ -1,0 +1,310 @@
+"""The rollout and its parts: frozen values in the words of the product, times in epoch seconds (UTC)."""
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Self
+
+from bot.rollout.gate import Assessment, GateSpec
+from bot.rollout.plan import Plan, Step
+
+
+class Phase(StrEnum):
+    """Where a rollout stands; the last three are final and stay so."""
+
+    SCHEDULED = "Scheduled"
+    PROGRESSING = "Progressing"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    HOLDING = "Holding"
+    ROLLING_BACK = "RollingBack"
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+    CANCELLED = "Cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Nothing changes a rollout in this phase."""
+        return self in (Phase.PROMOTED, Phase.ROLLED_BACK, Phase.CANCELLED)
+
+
+class HoldReason(StrEnum):
+    """Why a rollout may not advance; each reason is added and removed on its own."""
+
+    PERSON = "person"
+    DRIFT = "drift"
+    NO_DATA = "no-data"
+    CANNOT_MEASURE = "cannot-measure"
+    FREEZE = "freeze"
+    NODES = "nodes"
+    STABLE_UNHEALTHY = "stable-unhealthy"
+    NOT_ARRIVED = "not-arrived"
+    REDEPLOYED = "redeployed"
+    RECOVERED = "recovered"
+
+
+class Source(StrEnum):
+    """Who or what caused something."""
+
+    PERSON = "person"
+    GATES = "gates"
+    CLOCK = "clock"
+    BOT = "bot"
+
+
+class OnSilence(StrEnum):
+    """What happens when nobody answers an approval in time, or when there is no data for too long."""
+
+    ROLL_BACK = "roll_back"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who caused an event: a person (`id` is the Slack user id, `via` the door: slash, mention, button, cli) or the bot."""
+
+    source: Source
+    id: str = ""
+    name: str = ""
+    via: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One weighed destination as the route names it; for Istio a host and a subset, `port` 0 when absent."""
+
+    host: str
+    subset: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A destination and what runs behind it, as found at preflight.
+
+    `workloads` are the Deployments its pods belong to, `version` their `version` label ("" when they have none or
+    several), `selector` the pod labels that select them, sorted. `label` is the short name people use (`v2`).
+    """
+
+    label: str
+    destination: Destination
+    workloads: tuple[str, ...] = ()
+    version: str = ""
+    selector: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRef:
+    """Names one route: the object, and the http, tcp or tls route inside it.
+
+    `route` is the route's name or "" when it is the only one; `match` a digest of its match, so that a reordered
+    list is noticed. `uid` is the object's; an object deleted and made again is another object.
+    """
+
+    mesh: str
+    namespace: str
+    name: str
+    protocol: str = "http"
+    route: str = ""
+    match: str = ""
+    uid: str = ""
+
+    @property
+    def key(self) -> str:
+        """What only one active rollout may hold."""
+        return f"{self.mesh}/{self.namespace}/{self.name}/{self.protocol}/{self.route}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is steered: service, route, and its two sides.
+
+    `host` is the service's FQDN as metrics know it. `canary_inserted` says that our destination was missing and is
+    taken out again on rollback. `total` is what the route's weights sum to and always will. `fingerprint` pins the
+    canary's pod template and images.
+    """
+
+    service: str
+    namespace: str
+    host: str
+    route: RouteRef
+    stable: Side
+    canary: Side
+    canary_inserted: bool = False
+    total: int = 100
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalPolicy:
+    """Who must agree before a step that asks for it, and what silence means."""
+
+    quorum: int = 1
+    four_eyes: bool = True
+    expires_s: float = 3600.0
+    on_expiry: OnSilence = OnSilence.ROLL_BACK
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Settings of a rollout fixed at its start.
+
+    `check_every_s` seconds between looks; `no_data_after_s` is how long INCONCLUSIVE may last before `on_no_data`,
+    0 for twice the step's bake; `arrival_s` how long an unseen share is waited for; `channel` where it is announced.
+    """
+
+    check_every_s: float = 15.0
+    no_data_after_s: float = 0.0
+    on_no_data: OnSilence = OnSilence.HOLD
+    on_machine: OnSilence = OnSilence.ROLL_BACK
+    arrival_s: float = 60.0
+    approval: ApprovalPolicy = ApprovalPolicy()
+    channel: str = ""
+    mention: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One reason to hold: since when, why in a sentence, by whom."""
+
+    reason: HoldReason
+    since: float
+    detail: str
+    by: Actor
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """An open question to people: may this step be entered? Bound to rollout and step by where it is stored.
+
+    `reminded` counts the reminders sent (half, 90%).
+    """
+
+    step: int
+    asked_at: float
+    expires_at: float
+    approved_by: tuple[Actor, ...] = ()
+    reminded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """FAIL verdicts of one gate in this step; a verdict without newer samples is not counted."""
+
+    gate: str
+    consecutive: int = 0
+    total: int = 0
+    last_sample_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bake:
+    """How far the present step has baked.
+
+    `confirmed_at` the API server took the weight, `arrived_at` it was seen in the traffic (or waited out),
+    `covered_s` seconds covered by samples since then, `covered_until` the newest moment counted,
+    `inconclusive_since` when the gates stopped having enough data (None while they have).
+    """
+
+    confirmed_at: float | None = None
+    arrived_at: float | None = None
+    covered_s: float = 0.0
+    covered_until: float = 0.0
+    inconclusive_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A weight decided but not yet confirmed on the route; `raising` decides which rules guard it."""
+
+    weight_percent: int
+    revision: int
+    raising: bool
+    reason: str
+    decided_at: float
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a rollout's history: what happened, to which weight, by whom and why."""
+
+    at: float
+    kind: str
+    text: str
+    by: Actor
+    weight_percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One run: the whole state that `decide` needs and the record keeps.
+
+    `revision` rises with every change that people or the route can see; buttons and the route's annotation carry it.
+    `marked` is the revision of our mark last seen on the route, None when it bears none of this rollout.
+    `step` is the index of the step whose weight is or was last wanted, -1 before the first. `weight_percent` is the
+    last weight confirmed on the route. `write` is the change under way. `fresh_after` is the moment after which
+    samples must lie for a raise (set when a holder takes over, and after re-done steps). `override` carries a
+    break-glass reason until the raise it allows; `hurry` is "step" or "full" after `promote`.
+    """
+
+    id: str
+    revision: int
+    target: Target
+    plan: Plan
+    gates: tuple[GateSpec, ...]
+    rules: Rules
+    phase: Phase
+    created_at: float
+    started_by: Actor
+    scheduled_at: float
+    step: int = -1
+    weight_percent: int = 0
+    marked: int | None = None
+    write: Write | None = None
+    bake: Bake = Bake()
+    holds: tuple[Hold, ...] = ()
+    approval: Approval | None = None
+    tallies: tuple[Tally, ...] = ()
+    assessment: Assessment | None = None
+    fresh_after: float = 0.0
+    hurry: str = ""
+    override: str = ""
+    undo_of: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    reason: str = ""
+    history: tuple[Entry, ...] = field(default=())
+
+    @property
+    def current(self) -> Step | None:
+        """The step being baked, None before the first."""
+        return self.plan.steps[self.step] if 0 <= self.step < len(self.plan.steps) else None
+
+    @property
+    def next_step(self) -> Step | None:
+        """The step after the present one, None on the last."""
+        return self.plan.steps[self.step + 1] if self.step + 1 < len(self.plan.steps) else None
+
+    @property
+    def hold_reasons(self) -> frozenset[HoldReason]:
+        """The set of reasons not to advance."""
+        return frozenset(hold.reason for hold in self.holds)
+
+    def with_(self, **changes: object) -> Self:
+        """A copy with fields changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """A window in which nothing starts and no weight goes up. `scope` is a service or "all"; `until` None is open-ended."""
+
+    id: str
+    scope: str
+    reason: str
+    by: Actor
+    since: float
+    until: float | None = None
+
+    def covers(self, service: str, now: float) -> bool:
+        """True while this freeze binds the service at `now`."""
+        return self.scope in ("all", service) and self.since <= now and (self.until is None or now < self.until)
