@@ -61,7 +61,8 @@ class MessageKind(StrEnum):
     CARD posts the card once and edits it afterwards, latest state only. NOTE replies in the card's thread. ASK is a
     new channel message that mentions the group and carries buttons; ASKED edits it once decided. ALERT is a new
     channel message without buttons (ended badly, cannot roll back). ANSWER goes to one person. FINAL replies in the
-    thread when a rollout has ended, with the chart where there is one.
+    thread when a rollout has ended. NODE is the one message of a node and NOTICE a plain channel message; both belong
+    to no rollout.
     """
 
     CARD = "card"
@@ -71,11 +72,13 @@ class MessageKind(StrEnum):
     ALERT = "alert"
     ANSWER = "answer"
     FINAL = "final"
+    NODE = "node"
+    NOTICE = "notice"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One thing to say: plain sentences, escaped where they are rendered. `urgent` goes first."""
+    """One thing to say: plain sentences, escaped where they are rendered. `urgent` goes first, `channel` "" is the rollout's."""
 
     kind: MessageKind
     text: str = ""
@@ -84,6 +87,7 @@ class Message:
     urgent: bool = False
     reply: Reply | None = None
     step: int | None = None
+    channel: str = ""
 
 
 @dataclass(frozen=True, slots=True)
