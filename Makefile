@@ -53,11 +53,13 @@ $(BIN)/python:
 	@.ci/venv "$(PYTHON)" "$(VENV)"
 
 $(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,charts]'
+	@echo 'Installing into $(VENV) (a minute or so, once)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,charts]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,charts,dev]'
+	@echo 'Installing into $(VENV) (a minute or so, once)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,charts,dev]'
 	@touch $@ $(VENV)/.installed-demo
 
 .tools/bin/helm:
