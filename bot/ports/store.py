@@ -76,7 +76,11 @@ class Rollouts(Protocol):
     async def due(self, now: float) -> tuple[str, ...]:
         """Ids whose wake-up has passed."""
 
-    async def audited(self, rollout_id: str = "", limit: int = 200) -> tuple[Audit, ...]: ...
+    async def note(self, audit: Sequence[Audit]) -> None:
+        """Audit lines outside of a save: refusals, freezes, the catalog's reloads."""
+
+    async def audited(self, rollout_id: str = "", limit: int = 200) -> tuple[Audit, ...]:
+        """Audit lines, newest first."""
 
     async def ping(self) -> str:
         """Server version; raises Transient."""
