@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bot.adapters.mesh import istio
 from tests.chart.rendering import CHART, NAMESPACE, template
 
 Rules = set[tuple[str, str, str]]
@@ -25,6 +24,8 @@ def flat(rules: list[dict[str, Any]]) -> Rules:
 
 
 def router_rules() -> Rules:
+    from bot.adapters.mesh import istio
+
     return {(group, resource, verb) for group, resource, verbs in istio.RBAC_RULES for verb in verbs}
 
 
