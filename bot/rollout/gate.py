@@ -1,7 +1,15 @@
 """Gates and what they report: the values that pass between the judge and the state machine."""
 
+import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+from bot.errors import UserError
+
+MIN_REQUESTS = {"error-rate": 50, "p99": 500}
+_WITHOUT_LIMIT = ("pods", "missing-responses", "nodes")
+_GATE = re.compile(r"\s*([a-zA-Z][a-zA-Z0-9_-]*)\s*(<=?)\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(%|[a-zA-Z]*)\s*")
 
 
 class Verdict(StrEnum):
@@ -119,3 +127,40 @@ class Assessment:
         """Newest sample that every measuring gate has seen, epoch seconds on Prometheus' clock."""
         times = [report.newest_sample_at for report in self.reports if report.newest_sample_at is not None]
         return min(times) if times else None
+
+
+def parse_gate(text: str) -> GateSpec:
+    """A gate from `error-rate<1%`, `error-rate<2x`, `p99<250ms`, `p99<1.2s`, `p99<1.2x` or `name<=0.5`.
+
+    Any other name is a `custom` gate whose query the catalog has to give. `<` and `<=` mean the same: the limit
+    itself still passes. Raises UserError with what was expected and an example.
+    """
+    example = "For example `error-rate<1%`, `p99<250ms` or `p99<1.2x`."
+    parts = _GATE.fullmatch(text)
+    if parts is None:
+        raise UserError(f"`{text.strip()}` is not a gate: expected name, `<`, and a limit with its unit.", example)
+    name, number, unit = parts[1].lower(), float(parts[3]), parts[4].lower()
+    if name in _WITHOUT_LIMIT:
+        raise UserError(f"`{name}` is always judged and takes no limit.", example)
+    if number <= 0 or not math.isfinite(number):
+        raise UserError(f"`{text.strip()}`: the limit has to be above 0.", example)
+    if unit == "x":
+        return GateSpec(
+            name, _kind(name), limit=number, relation=Relation.RELATIVE, min_requests=MIN_REQUESTS.get(name, 0)
+        )
+    match _kind(name), unit:
+        case "error-rate", "%" if number <= 100:
+            return GateSpec(name, "error-rate", limit=number / 100, min_requests=MIN_REQUESTS["error-rate"])
+        case "p99", "ms" | "s":
+            limit_ms = number * (1000 if unit == "s" else 1)
+            return GateSpec(name, "p99", limit=limit_ms, min_requests=MIN_REQUESTS["p99"])
+        case "error-rate", _:
+            raise UserError(f"`{text.strip()}`: an error rate is limited in percent (up to 100%) or x.", example)
+        case "p99", _:
+            raise UserError(f"`{text.strip()}`: p99 is limited in ms, s or x.", example)
+        case _:
+            return GateSpec(name, "custom", limit=number, unit=parts[4])
+
+
+def _kind(name: str) -> str:
+    return name if name in MIN_REQUESTS else "custom"
