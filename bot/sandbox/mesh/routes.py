@@ -186,11 +186,12 @@ def _action(rule: Manifest, namespace: str, hosts: Mapping[str, list[int]]) -> d
         ]
     if len(destinations) == 1:
         return {"route": {**route, "cluster": _cluster_name(destinations[0]["destination"], namespace, hosts)}}
+    weights = [int(item.get("weight", 0)) for item in destinations]
     weighted = [
-        {"name": _cluster_name(item["destination"], namespace, hosts), "weight": int(item.get("weight", 0))}
-        for item in destinations
+        {"name": _cluster_name(item["destination"], namespace, hosts), "weight": weight}
+        for item, weight in zip(destinations, weights, strict=True)
     ]
-    if sum(int(item["weight"]) for item in weighted) == 0:
+    if sum(weights) == 0:
         return {"direct_response": {"status": 503}}
     return {"route": {**route, "weighted_clusters": {"clusters": weighted}}}
 
