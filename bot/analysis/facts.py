@@ -1,5 +1,7 @@
 """Facts about what runs underneath: pods and nodes."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -31,3 +33,16 @@ class NodeFacts:
     addresses: tuple[str, ...] = ()
     region: str = ""
     zone: str = ""
+
+
+def fingerprint(pods: Sequence[PodFacts]) -> str:
+    """What runs in these pods, as one word: their pod templates and a digest of their images; "" without pods.
+
+    A pod that has not started yet has no image ids and changes nothing, so scaling up is not a new release.
+    """
+    templates = sorted({pod.template for pod in pods if pod.template})
+    images = sorted({image for pod in pods for image in pod.images})
+    if not templates and not images:
+        return ""
+    digest = hashlib.sha256("\n".join(images).encode()).hexdigest()[:12]
+    return f"{','.join(templates)}/{digest}"
