@@ -103,7 +103,7 @@ class ApiServer:
     async def _api(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         if path in _OPEN_PATHS:
             return web.Response(text="ok")
-        if path == "/version":
+        if path in ("/version", "/version/"):
             return _json(200, encode(discovery.VERSION))
         user = self.access.user(request.headers.get("Authorization"))
         parts = path.strip("/").split("/")
