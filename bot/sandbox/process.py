@@ -149,12 +149,6 @@ class Part:
                 raise PartError(f"sandbox part {self.name!r} {why}\n{self.stderr_tail}")
         return self.ready
 
-    def write_line(self, line: str) -> None:
-        """Write one line to its stdin."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(line.encode() + b"\n")
-        self._process.stdin.flush()
-
     def send_signal(self, number: int) -> None:
         """Send a signal to this child only; nothing happens when it has ended."""
         self._process.send_signal(number)

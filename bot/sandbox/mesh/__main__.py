@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from bot.sandbox.process import announce, until_told_to_stop
 
 _NAMESPACE = "shop"
 _FIRST_PUSH_S = 20.0
+_OPEN_FILES = 65_536
 
 
 async def serve(options: argparse.Namespace) -> int:
@@ -89,8 +91,16 @@ async def _until_stopped_or_envoy_gone(envoy: Envoy) -> None:
     raise SystemExit(f"Envoy ended with status {envoy.returncode}")
 
 
+def _allow_many_connections() -> None:
+    """Raise the limit of open files: requests that hang keep two connections each in this process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> int:
     """Read the options and run."""
+    _allow_many_connections()
     parser = argparse.ArgumentParser(prog="python -m bot.sandbox.mesh", description=__doc__)
     parser.add_argument("--kube", required=True, help="address of the API server")
     parser.add_argument("--token", required=True, help="its bearer token")

@@ -18,6 +18,8 @@ from bot.sandbox.mesh.nodes import NODES, Nodes
 from bot.sandbox.mesh.translator import Translator
 from bot.sandbox.mesh.workloads import Workloads
 
+MESH_EXPORTER = "istio-mesh"
+
 
 class Control:
     """The faults in force, and the handlers that show and change them."""
@@ -33,7 +35,10 @@ class Control:
     def app(self, ledger: Ledger, translator: Translator, workloads: Workloads, load: Load) -> web.Application:
         """Return the HTTP application."""
 
-        async def metrics(_request: web.Request) -> web.Response:
+        async def metrics(request: web.Request) -> web.Response:
+            if MESH_EXPORTER in self.faults.exporter_gone and request.transport is not None:
+                request.transport.abort()
+                return web.Response(status=503)
             ledger.drain()
             ledger.forget_workloads(workloads.present())
             text = exposition.istio(ledger.series())
@@ -70,6 +75,9 @@ class Control:
                 reply["services"] = ledger.totals()
             return web.json_response(reply)
 
+        async def routes(_request: web.Request) -> web.Response:
+            return web.json_response({"virtual_hosts": translator.in_force})
+
         async def requests(request: web.Request) -> web.Response:
             ledger.drain()
             found = ledger.requests(
@@ -96,6 +104,7 @@ class Control:
                 *fault_routes(self.present_faults, change),
                 web.get("/_sandbox/truth", truth),
                 web.get("/_sandbox/requests", requests),
+                web.get("/_sandbox/routes", routes),
             ]
         )
         return app

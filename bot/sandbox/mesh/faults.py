@@ -35,7 +35,8 @@ class TrafficFault:
 class Faults:
     """All faults; `workloads` by name, `traffic` by service, `steal` and `iowait` as CPU share (0 to 1) by node.
 
-    `exporter_gone` names nodes whose exporter does not answer; `push_delay_s` holds back new routes from Envoy.
+    `exporter_gone` names nodes whose exporter does not answer (`istio-mesh`: that of the mesh); `push_delay_s` holds
+    new routes back from Envoy.
     """
 
     workloads: Mapping[str, WorkloadFault] = field(default_factory=dict)

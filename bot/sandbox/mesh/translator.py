@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 
@@ -48,7 +49,7 @@ class Translator:
         self.convergence_s = Histogram(_CONVERGENCE_BUCKETS_S)
         self.push_s = Histogram(_PUSH_BUCKETS_S)
         self.rejects = 0
-        self.pushes = 0
+        self.in_force: list[dict[str, Any]] = []
 
     def changed(self) -> None:
         """Say that the world is not what it was."""
@@ -79,7 +80,7 @@ class Translator:
         result = translation(world, self._workloads.address_of)
         self._meaning.update(result.meaning)
         await self._envoy.push(result.clusters, result.virtual_hosts)
-        self.pushes += 1
+        self.in_force = result.virtual_hosts
 
     async def _run(self) -> None:
         while True:

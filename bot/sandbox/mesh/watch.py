@@ -16,7 +16,8 @@ from bot.sandbox.mesh.routes import World
 _log = logging.getLogger(__name__)
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
 _WATCH_S = 300
-_RETRY_S = 0.3
+_RETRY_S = 0.02
+_LONGEST_RETRY_S = 1.0
 _KINDS = {
     "virtualservices": "networking.istio.io",
     "destinationrules": "networking.istio.io",
@@ -61,14 +62,18 @@ class ClusterWatch:
     async def _follow(self, kind: str) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_WATCH_S + 30)
         async with aiohttp.ClientSession(headers=self._headers, timeout=timeout, read_bufsize=2**22) as session:
+            failures = 0
             while True:
                 try:
                     path = await self._path(session, kind)
                     version = await self._list(session, kind, path)
+                    failures = 0
                     await self._watch(session, kind, path, version)
                 except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
                     _log.warning("watch of %s lost: %s", kind, error)
-                await asyncio.sleep(_RETRY_S)
+                    failures += 1
+                # A watch that was cut is taken up again at once; a server that fails is not hammered.
+                await asyncio.sleep(min(_LONGEST_RETRY_S, _RETRY_S * failures**2))
 
     async def _path(self, session: aiohttp.ClientSession, kind: str) -> str:
         group = _KINDS[kind]
