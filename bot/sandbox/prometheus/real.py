@@ -18,8 +18,6 @@ from bot.sandbox.prometheus.targets import Target
 
 _KEPT_HEADERS = ("Content-Type", "Accept")
 _RETENTION = "2h"
-# Otherwise the first scrape comes after 5 s. The option is hidden, so a version may do without it.
-_FIRST_SCRAPE_SOON = ["--scrape.discovery-reload-interval=100ms"]
 
 
 def config(targets: Iterable[Target], scrape_interval_s: float) -> dict[str, Any]:
@@ -39,20 +37,11 @@ def config(targets: Iterable[Target], scrape_interval_s: float) -> dict[str, Any
 async def start(binary: str, folder: Path, targets: list[Target], scrape_interval_s: float) -> tuple[Part, str]:
     """Start Prometheus with its data in `folder`; return the process and its address.
 
+    It answers queries from then on, but scrapes for the first time 5 s later: its discovery's interval, no option.
+
     Raises:
         PartError: it was not ready within 20 s.
     """
-    try:
-        return await _start(binary, folder, targets, scrape_interval_s, _FIRST_SCRAPE_SOON)
-    except PartError as error:
-        if "unknown" not in str(error):
-            raise
-        return await _start(binary, folder, targets, scrape_interval_s, [])
-
-
-async def _start(
-    binary: str, folder: Path, targets: list[Target], scrape_interval_s: float, more: list[str]
-) -> tuple[Part, str]:
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config(targets, scrape_interval_s)))
     address = f"127.0.0.1:{free_port()}"
     argv = [
@@ -62,7 +51,6 @@ async def _start(
         f"--storage.tsdb.retention.time={_RETENTION}",
         f"--web.listen-address={address}",
         "--log.level=warn",
-        *more,
     ]
     part = Part("prometheus", argv, cwd=folder)
     deadline = time.monotonic() + 20.0
