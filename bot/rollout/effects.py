@@ -4,16 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bot.rollout.events import Reply
-from bot.rollout.model import Rollout
+from bot.rollout.model import Direction, Rollout
 from bot.rollout.route import Mark
 
-
-class Direction(StrEnum):
-    """Which rules guard a write: RAISE the strict ones; ZERO almost none; MARK leaves the weights alone."""
-
-    RAISE = "raise"
-    ZERO = "zero"
-    MARK = "mark"
+__all__ = ["Audit", "Decision", "Direction", "Effect", "Message", "MessageKind", "Page", "SetWeight", "Tone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,11 @@ class MessageKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One thing to say: plain sentences, escaped where they are rendered. `urgent` goes first, `channel` "" is the rollout's."""
+    """One thing to say: plain sentences, escaped where they are rendered.
+
+    `urgent` goes first, `channel` "" is the rollout's. An ASK with `step` is an approval, without it a hold that
+    wants a person (drift, no-data, redeployed, stable-unhealthy).
+    """
 
     kind: MessageKind
     text: str = ""
@@ -105,10 +103,16 @@ class Audit:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The answer of `decide`: the next rollout (the same object when nothing changed), what to do, what to say, and
-    when to wake next (epoch seconds, None when final)."""
+    when to wake next (epoch seconds, None when final).
+
+    `save` says that something changed that may not be lost; progress of a bake alone can be measured again. `look`
+    asks for the gates in this same wake-up: what was just decided waits for a look.
+    """
 
     rollout: Rollout
     effects: tuple[Effect, ...] = ()
     messages: tuple[Message, ...] = ()
     audit: tuple[Audit, ...] = ()
     wake_at: float | None = None
+    save: bool = False
+    look: bool = False

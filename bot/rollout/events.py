@@ -32,10 +32,14 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Clocked:
-    """Time passed without a look (reminders, expiry, freezes); `route` None when it was not read."""
+    """Time passed without a look (reminders, expiry, freezes); `route` None when it was not read.
+
+    `stable_ready` counts stable's ready pods where somebody asked (an expiry may roll back), None when unknown.
+    """
 
     freezes: tuple[Freeze, ...] = ()
     route: RouteState | None = None
+    stable_ready: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Self
 
 from bot.rollout.gate import Assessment, GateSpec
 from bot.rollout.plan import Plan, Step
+from bot.rollout.route import RouteState
 
 
 class Phase(StrEnum):
@@ -50,6 +51,14 @@ class Source(StrEnum):
     BOT = "bot"
 
 
+class Direction(StrEnum):
+    """Which rules guard a write: RAISE the strict ones; ZERO almost none; MARK leaves the weights alone."""
+
+    RAISE = "raise"
+    ZERO = "zero"
+    MARK = "mark"
+
+
 class OnSilence(StrEnum):
     """What happens when nobody answers an approval in time, or when there is no data for too long."""
 
@@ -59,7 +68,10 @@ class OnSilence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who caused an event: a person (`id` is the Slack user id, `via` the door: slash, mention, button, cli) or the bot."""
+    """Who caused an event: a person or the bot.
+
+    `id` is the Slack user id, `via` the door: slash, mention, button, cli.
+    """
 
     source: Source
     id: str = ""
@@ -74,6 +86,18 @@ class Destination:
     host: str
     subset: str = ""
     port: int = 0
+
+    @property
+    def text(self) -> str:
+        """`host[:port][/subset]`, as marks carry it."""
+        return self.host + (f":{self.port}" if self.port else "") + (f"/{self.subset}" if self.subset else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `text` back; raises ValueError for a port that is no number."""
+        address, _, subset = text.partition("/")
+        host, _, port = address.partition(":")
+        return cls(host, subset, int(port) if port else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +187,20 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """One reason to hold: since when, why in a sentence, by whom."""
+    """One reason to hold: since when, why in a sentence, by whom, and how often it was `said` in the channel."""
 
     reason: HoldReason
     since: float
     detail: str
     by: Actor
+    said: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
     """An open question to people: may this step be entered? Bound to rollout and step by where it is stored.
 
+    `revision` is the rollout's when it was asked: buttons drawn since then are good, older ones are stale.
     `reminded` counts the reminders sent (half, 90%).
     """
 
@@ -183,6 +209,7 @@ class Approval:
     expires_at: float
     approved_by: tuple[Actor, ...] = ()
     reminded: int = 0
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +226,10 @@ class Tally:
 class Bake:
     """How far the present step has baked.
 
-    `confirmed_at` the API server took the weight, `arrived_at` it was seen in the traffic (or waited out),
+    `confirmed_at` the API server took the weight, `arrived_at` it was seen in the traffic (`seen`) or waited out,
     `covered_s` seconds covered by samples since then, `covered_until` the newest moment counted,
-    `inconclusive_since` when the gates stopped having enough data (None while they have).
+    `inconclusive_since` when the gates stopped having enough data (None while they have), `extra_s` seconds that
+    people asked for beyond the step's own.
     """
 
     confirmed_at: float | None = None
@@ -209,18 +237,34 @@ class Bake:
     covered_s: float = 0.0
     covered_until: float = 0.0
     inconclusive_since: float | None = None
+    seen: bool = False
+    extra_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A weight decided but not yet confirmed on the route; `raising` decides which rules guard it."""
+    """A change of the route decided but not yet confirmed; `direction` decides which rules guard it.
+
+    `step` is the rollout's step once it is there; `from_percent` the canary's weight it was decided upon; `promotes`
+    says that its mark ends the rollout as Promoted; `repin` is the new fingerprint of a canary that starts again.
+    """
 
     weight_percent: int
     revision: int
-    raising: bool
+    direction: Direction
     reason: str
+    by: Actor
     decided_at: float
+    step: int = -1
+    from_percent: int = 0
+    promotes: bool = False
+    repin: str = ""
     attempts: int = 0
+
+    @property
+    def raising(self) -> bool:
+        """The strict rules guard it."""
+        return self.direction is Direction.RAISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +287,10 @@ class Rollout:
     `step` is the index of the step whose weight is or was last wanted, -1 before the first. `weight_percent` is the
     last weight confirmed on the route. `write` is the change under way. `fresh_after` is the moment after which
     samples must lie for a raise (set when a holder takes over, and after re-done steps). `override` carries a
-    break-glass reason until the raise it allows; `hurry` is "step" or "full" after `promote`.
+    break-glass reason until the raise it allows; `hurry` is "step" or "full" after `promote`. `touched` says that a
+    write was ever sent, `found` is the route as it was when it was found drifted, `pushed_by` who promoted or
+    overrode, `write_failures` counts writes that failed in a row, `card_at` and `paged_at` are when the card was last
+    sent and people last paged.
     """
 
     id: str
@@ -273,6 +320,12 @@ class Rollout:
     ended_at: float | None = None
     reason: str = ""
     history: tuple[Entry, ...] = field(default=())
+    touched: bool = False
+    found: RouteState | None = None
+    pushed_by: Actor | None = None
+    write_failures: int = 0
+    card_at: float = 0.0
+    paged_at: float | None = None
 
     @property
     def current(self) -> Step | None:
@@ -289,6 +342,20 @@ class Rollout:
         """The set of reasons not to advance."""
         return frozenset(hold.reason for hold in self.holds)
 
+    @property
+    def needed_s(self) -> float:
+        """Seconds the present step has to bake, 0 before the first."""
+        return (self.current.bake_s if self.current else 0.0) + self.bake.extra_s
+
+    @property
+    def granted(self) -> bool:
+        """The next step has the approvals it needs."""
+        return self.approval is not None and len(self.approval.approved_by) >= self.rules.approval.quorum
+
+    def held(self, reason: HoldReason) -> Hold | None:
+        """The hold with this reason, None when there is none."""
+        return next((hold for hold in self.holds if hold.reason is reason), None)
+
     def with_(self, **changes: object) -> Self:
         """A copy with fields changed."""
         return replace(self, **changes)  # type: ignore[arg-type]
@@ -296,7 +363,10 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """A window in which nothing starts and no weight goes up. `scope` is a service or "all"; `until` None is open-ended."""
+    """A window in which nothing starts and no weight goes up.
+
+    `scope` is a service or "all"; `until` None is open-ended.
+    """
 
     id: str
     scope: str

@@ -1,0 +1,202 @@
+"""One decision while it is being made: the next rollout, and what is to be done and said about it."""
+
+from dataclasses import replace
+
+from bot.rollout.effects import Audit, Decision, Effect, Message, MessageKind, Page, SetWeight, Tone
+from bot.rollout.events import Request
+from bot.rollout.model import Actor, Direction, Entry, Hold, HoldReason, Phase, Rollout, Source, Write
+from bot.rollout.route import Mark
+from bot.rollout.wake import wake_at
+
+BOT = Actor(Source.BOT, name="canary-bot")
+GATES = Actor(Source.GATES, name="the gates")
+CLOCK = Actor(Source.CLOCK, name="the clock")
+
+CARD_EVERY_S = 30.0
+PAGE_EVERY_S = 300.0
+_HISTORY = 200
+_MARK_REASON = 200
+
+
+class Draft:
+    """Collects one decision. Handlers change it through its methods; `decision` closes it.
+
+    The revision rises at most once in a decision, and does so for every change that people or the route can see.
+    """
+
+    __slots__ = ("_audit", "_effects", "_look", "_messages", "_said", "before", "now", "rollout")
+
+    def __init__(self, rollout: Rollout, now: float) -> None:
+        self.before = rollout
+        self.rollout = rollout
+        self.now = now
+        self._effects: list[Effect] = []
+        self._messages: list[Message] = []
+        self._audit: list[Audit] = []
+        self._look = False
+        self._said = False
+
+    def set(self, **changes: object) -> None:
+        """Change fields of the rollout; the same values leave the same object."""
+        if any(getattr(self.rollout, name) != value for name, value in changes.items()):
+            self.rollout = self.rollout.with_(**changes)
+
+    def say(
+        self,
+        kind: MessageKind,
+        text: str = "",
+        *,
+        detail: str = "",
+        tone: Tone = Tone.INFO,
+        urgent: bool = False,
+        step: int | None = None,
+    ) -> None:
+        """Add a message for the channel."""
+        self._messages.append(Message(kind, text, detail, tone, urgent, step=step))
+
+    def note(self, text: str, *, detail: str = "", tone: Tone = Tone.INFO, urgent: bool = False) -> None:
+        """Add a reply in the card's thread."""
+        self.say(MessageKind.NOTE, text, detail=detail, tone=tone, urgent=urgent)
+
+    def answer(self, request: Request, text: str, *, tone: Tone = Tone.INFO) -> None:
+        """Answer the person who asked, and nobody else."""
+        self._messages.append(Message(MessageKind.ANSWER, text, tone=tone, urgent=True, reply=request.reply))
+
+    def record(self, what: str, text: str, by: Actor) -> None:
+        """Add a line to the history and to the audit, at the rollout's present weight."""
+        weight = self.rollout.weight_percent
+        entry = Entry(self.now, what, text, by, weight)
+        self.rollout = self.rollout.with_(history=(*self.rollout.history, entry)[-_HISTORY:])
+        who = by.id or by.name or by.source.value
+        self._audit.append(Audit(self.now, self.rollout.id, what, who, text, weight))
+
+    def page(self, key: str, summary: str, *, detail: str = "", resolved: bool = False) -> None:
+        """Tell people beyond the chat; `key` is made the rollout's own."""
+        self._effects.append(Page(f"{self.rollout.id}:{key}", summary, detail, resolved))
+
+    def look(self) -> None:
+        """Ask for the gates in this same wake-up."""
+        self._look = True
+
+    def next_revision(self) -> int:
+        """The revision that this decision ends with when it changes something visible."""
+        return self.before.revision + 1 if self.rollout.revision == self.before.revision else self.rollout.revision
+
+    def send(
+        self,
+        direction: Direction,
+        weight_percent: int,
+        reason: str,
+        by: Actor,
+        *,
+        step: int,
+        from_percent: int | None = None,
+        promotes: bool = False,
+        repin: str = "",
+    ) -> None:
+        """Decide a change of the route and ask for it."""
+        revision = self.next_revision()
+        found = self.rollout.weight_percent if from_percent is None else from_percent
+        write = Write(
+            weight_percent, revision, direction, reason, by, self.now, step, found, promotes=promotes, repin=repin
+        )
+        self.set(write=write, touched=True, revision=revision)
+        self.resend()
+
+    def resend(self) -> None:
+        """Ask once more for the change under way."""
+        if self.rollout.write is not None:
+            self._effects = [effect for effect in self._effects if isinstance(effect, Page)]
+            self._effects.append(change(self.rollout, self.rollout.write))
+
+    def settle(self) -> None:
+        """Make the phase of a running rollout say what it waits for."""
+        if self.rollout.phase in (Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING):
+            if self.rollout.approval is not None and not self.rollout.granted:
+                self.set(phase=Phase.AWAITING_APPROVAL)
+            else:
+                self.set(phase=Phase.HOLDING if self.rollout.holds else Phase.PROGRESSING)
+
+    def decision(self) -> Decision:
+        """The decision as collected; the rollout object stays the same when nothing changed."""
+        self.settle()
+        face_changed = _face(self.rollout) != _face(self.before)
+        if face_changed and self.rollout.revision == self.before.revision:
+            self.set(revision=self.before.revision + 1)
+        shown = face_changed or self.rollout.holds != self.before.holds
+        if shown or (
+            self.now - self.rollout.card_at >= CARD_EVERY_S and _numbers(self.rollout) != _numbers(self.before)
+        ):
+            self.set(card_at=self.now)
+            urgent = self.rollout.phase is not self.before.phase and self.rollout.phase is not Phase.PROGRESSING
+            self._messages.append(Message(MessageKind.CARD, urgent=urgent))
+        durable = self.rollout is not self.before and _durable(self.rollout) != _durable(self.before)
+        sends = any(isinstance(effect, SetWeight) for effect in self._effects)
+        return Decision(
+            self.rollout,
+            tuple(self._effects),
+            tuple(self._messages),
+            tuple(self._audit),
+            wake_at(self.rollout, self.now),
+            save=durable or sends or bool(self._messages) or bool(self._audit),
+            look=self._look and not self.rollout.phase.final,
+        )
+
+
+def change(rollout: Rollout, write: Write) -> SetWeight:
+    """The effect that performs a write, with the mark it leaves on the route."""
+    target = rollout.target
+    ends = write.direction is Direction.ZERO and rollout.phase is Phase.ROLLING_BACK
+    phase = Phase.PROMOTED if write.promotes else Phase.ROLLED_BACK if ends else Phase.PROGRESSING
+    mark = Mark(
+        rollout.id,
+        write.revision,
+        write.weight_percent,
+        phase.value,
+        target.service,
+        target.stable.destination.text,
+        target.canary.destination.text,
+        target.route.route,
+        target.canary_inserted,
+        write.reason[:_MARK_REASON],
+    )
+    return SetWeight(
+        write.direction,
+        write.weight_percent,
+        mark,
+        write.from_percent,
+        rollout.marked,
+        remove_canary=ends and target.canary_inserted,
+    )
+
+
+def _shown(hold: Hold) -> bool:
+    return hold.reason is not HoldReason.CANNOT_MEASURE or hold.said > 0
+
+
+def _face(rollout: Rollout) -> tuple[object, ...]:
+    """What people act upon. A measurement that fails for a moment is not among it: it would make every button stale."""
+    waits = rollout.phase in (Phase.PROGRESSING, Phase.HOLDING)
+    return (
+        Phase.PROGRESSING if waits else rollout.phase,
+        rollout.step,
+        rollout.weight_percent,
+        rollout.write and rollout.write.revision,
+        frozenset(hold.reason for hold in rollout.holds if _shown(hold)),
+        rollout.approval and (rollout.approval.step, rollout.approval.approved_by),
+        rollout.hurry,
+        rollout.override,
+        rollout.bake.extra_s,
+    )
+
+
+def _numbers(rollout: Rollout) -> tuple[object, ...]:
+    look = rollout.assessment
+    if look is None:
+        return ()
+    return (look.reports, look.share, look.stable_ready, look.canary_ready, look.likely_machine, rollout.bake.covered_s)
+
+
+def _durable(rollout: Rollout) -> Rollout:
+    tallies = tuple(tally for tally in rollout.tallies if tally.total)
+    return rollout.with_(assessment=None, tallies=tallies, bake=replace(rollout.bake, covered_s=0.0, covered_until=0.0))

@@ -1,0 +1,84 @@
+"""What a wake-up means: with a look at the gates, or with the clock alone."""
+
+from bot.rollout import approval
+from bot.rollout.advance import advance
+from bot.rollout.baking import observe_silence, progress
+from bot.rollout.draft import Draft
+from bot.rollout.drift import observe_route
+from bot.rollout.events import Clocked, Looked
+from bot.rollout.gate import Assessment
+from bot.rollout.holds import observe_errors, observe_fingerprint, observe_freezes, observe_nodes
+from bot.rollout.judging import judge
+from bot.rollout.model import Phase, Rollout
+
+_BACK = (Phase.ROLLING_BACK, Phase.PROMOTED, Phase.ROLLED_BACK, Phase.CANCELLED)
+
+
+def looked(draft: Draft, event: Looked) -> None:
+    """Judge first: a deciding FAIL goes before everything that could hold; then hold, bake, ask, and advance last."""
+    look = event.assessment
+    valid = judged_for(draft.rollout, look)
+    if valid and gated(draft.rollout) and judge(draft, look):
+        draft.set(assessment=look)
+        return
+    observe_freezes(draft, event.freezes)
+    if event.route is not None and draft.rollout.write is None and observe_route(draft, event.route):
+        return
+    valid = valid and judged_for(draft.rollout, look)
+    if valid:
+        _observe(draft, look)
+    if _over(draft):
+        return
+    approval.observe_clock(draft, look.stable_ready)
+    if _over(draft):
+        return
+    if draft.rollout.write is not None:
+        draft.resend()
+    elif valid:
+        draft.settle()
+        advance(draft, look)
+
+
+def clocked(draft: Draft, event: Clocked) -> None:
+    """Time passed: freezes, drift, reminders and expiry; nothing goes up without a look."""
+    observe_freezes(draft, event.freezes)
+    if event.route is not None and draft.rollout.write is None and observe_route(draft, event.route):
+        return
+    approval.observe_clock(draft, event.stable_ready)
+    if not _over(draft):
+        draft.resend()
+
+
+def waited(draft: Draft, event: Clocked) -> None:
+    """A scheduled start is still to come."""
+
+
+def tried_again(draft: Draft, event: Looked | Clocked) -> None:
+    """The way to 0 is tried again."""
+    draft.resend()
+
+
+def judged_for(rollout: Rollout, look: Assessment) -> bool:
+    """The look was made for the present step and weight; otherwise it is void."""
+    return (look.step, look.weight_percent) == (rollout.step, rollout.weight_percent)
+
+
+def gated(rollout: Rollout) -> bool:
+    """The canary has had traffic, so its gates mean something."""
+    return rollout.weight_percent > 0 or rollout.step >= 0
+
+
+def _observe(draft: Draft, look: Assessment) -> None:
+    observe_fingerprint(draft, look)
+    if gated(draft.rollout):
+        progress(draft, look)
+        observe_errors(draft, look)
+        observe_silence(draft, look)
+    else:
+        observe_nodes(draft, look)
+    if not _over(draft):
+        draft.set(assessment=look)
+
+
+def _over(draft: Draft) -> bool:
+    return draft.rollout.phase in _BACK

@@ -1,0 +1,128 @@
+"""The way back: the canary to 0, tried until it is there, and the end of a rollout."""
+
+from dataclasses import replace
+
+from bot.rollout.draft import PAGE_EVERY_S, Draft
+from bot.rollout.duration import spoken
+from bot.rollout.effects import MessageKind, Tone
+from bot.rollout.events import WriteFailed
+from bot.rollout.holds import add_hold, ask_about
+from bot.rollout.model import Actor, Direction, HoldReason, Phase, Source
+from bot.rollout.wake import RETRY_S
+
+UNAPPLIED = "cannot-roll-back"
+
+
+def roll_back(draft: Draft, reason: str, by: Actor, *, stable_ready: int | None = None) -> None:
+    """Send the canary to 0 now; a rollout that has touched nothing is cancelled instead.
+
+    Unless a person asks, stable has to be able to take over: known to have no ready pod, it holds and pages.
+    """
+    rollout = draft.rollout
+    if not rollout.touched and rollout.weight_percent == 0:
+        end(draft, Phase.CANCELLED, reason, by)
+        return
+    if stable_cannot_carry(stable_ready) and by.source is not Source.PERSON:
+        hold_for_stable(
+            draft, f"{rollout.target.stable.label} has no ready pod, so nothing can take over: {reason}", by
+        )
+        return
+    draft.set(
+        phase=Phase.ROLLING_BACK,
+        holds=(),
+        approval=None,
+        hurry="",
+        override="",
+        pushed_by=None,
+        found=None,
+        reason=reason,
+    )
+    draft.send(Direction.ZERO, 0, reason, by, step=rollout.step)
+    draft.record("rolling-back", reason, by)
+    target = rollout.target
+    moved = f"{target.canary.label} of {target.service} goes from {rollout.weight_percent}% to 0 now"
+    draft.note(f"Rolling back: {moved}. {reason}", tone=Tone.BAD, urgent=True)
+
+
+def stable_cannot_carry(stable_ready: int | None) -> bool:
+    """Stable is known to have no ready pod; unknown means that it can."""
+    return stable_ready == 0
+
+
+def hold_for_stable(draft: Draft, detail: str, by: Actor) -> None:
+    """Hold because stable is ill as well, page, and ask a person."""
+    target = draft.rollout.target
+    if not add_hold(draft, HoldReason.STABLE_UNHEALTHY, detail, by):
+        return
+    text = (
+        f"{target.service} is held at {draft.rollout.weight_percent}%: {detail}. It is not (only) the release, so "
+        f"nothing is rolled back by itself. Roll back if {target.stable.label} is the better place all the same."
+    )
+    draft.page(HoldReason.STABLE_UNHEALTHY.value, f"{target.service}: stable is unhealthy during a canary", detail=text)
+    ask_about(draft, text)
+
+
+def rolled_back(draft: Draft) -> None:
+    """The route shows 0: the rollout has ended."""
+    rollout = draft.rollout
+    by = rollout.write.by if rollout.write else Actor(Source.BOT)
+    was = rollout.weight_percent
+    draft.set(weight_percent=0, write=None)
+    took = f" {spoken(draft.now - rollout.write.decided_at)} after it was decided" if rollout.write else ""
+    draft.record("zero", f"{rollout.target.canary.label} at 0 (was {was}%){took}. {rollout.reason}", by)
+    if rollout.paged_at is not None:
+        draft.page(UNAPPLIED, f"{rollout.target.service}: the roll back is applied", resolved=True)
+    end(draft, Phase.ROLLED_BACK, rollout.reason, by)
+
+
+def zero_failed(draft: Draft, event: WriteFailed) -> None:
+    """The way to 0 is closed: try again for ever, and page people meanwhile."""
+    rollout = draft.rollout
+    if rollout.write is None:
+        return
+    attempts = rollout.write.attempts + 1
+    draft.set(write=replace(rollout.write, attempts=attempts))
+    again_s = RETRY_S[min(attempts - 1, len(RETRY_S) - 1)]
+    if rollout.paged_at is not None and draft.now - rollout.paged_at < PAGE_EVERY_S:
+        return
+    target = rollout.target
+    tried = f"Tried {attempts} times in {spoken(draft.now - rollout.write.decided_at)}, again every {spoken(again_s)}"
+    text = (
+        f"The roll back of {target.service} cannot be applied: {event.detail}. {target.canary.label} keeps "
+        f"{rollout.weight_percent}% of the traffic. {tried} until it works; the card has the line to do it by hand."
+    )
+    draft.set(paged_at=draft.now)
+    draft.page(UNAPPLIED, f"{target.service}: the roll back cannot be applied", detail=text)
+    draft.say(MessageKind.ALERT, text, tone=Tone.BAD, urgent=True)
+
+
+def end(draft: Draft, phase: Phase, reason: str, by: Actor) -> None:
+    """Reach a final phase, say how and why, and close what was open."""
+    rollout = draft.rollout
+    asked = rollout.approval
+    stable_paged = rollout.held(HoldReason.STABLE_UNHEALTHY) is not None
+    draft.set(
+        phase=phase, holds=(), approval=None, write=None, hurry="", override="", pushed_by=None, found=None,
+        reason=reason, ended_at=draft.now,
+    )  # fmt: skip
+    if asked is not None:
+        draft.say(MessageKind.ASKED, "No longer needed: the rollout has ended.", step=asked.step)
+    if stable_paged:
+        draft.page(HoldReason.STABLE_UNHEALTHY.value, f"{rollout.target.service}: the rollout has ended", resolved=True)
+    target = rollout.target
+    lasted = spoken(draft.now - (rollout.started_at if rollout.started_at is not None else rollout.created_at))
+    match phase:
+        case Phase.PROMOTED:
+            text = f"Promoted: {target.service} runs {target.canary.label} for 100% of its traffic, after {lasted}."
+            draft.say(MessageKind.FINAL, text, detail=reason, tone=Tone.GOOD)
+        case Phase.ROLLED_BACK:
+            text = f"Rolled back: {target.service} is on {target.stable.label} again, after {lasted}. {reason}"
+            draft.say(MessageKind.FINAL, text, detail=reason, tone=Tone.BAD)
+            if by.source is not Source.PERSON:
+                draft.say(MessageKind.ALERT, text, tone=Tone.BAD, urgent=True)
+        case _:
+            text = f"Cancelled: no traffic of {target.service} was moved. {reason}"
+            draft.say(MessageKind.FINAL, text, detail=reason, tone=Tone.INFO)
+            if by.source is not Source.PERSON:
+                draft.say(MessageKind.ALERT, text, tone=Tone.BAD)
+    draft.record(phase.value, reason, by)

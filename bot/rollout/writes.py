@@ -1,0 +1,154 @@
+"""What became of a change of the route, and what a new holder does first."""
+
+from dataclasses import replace
+
+from bot.rollout import drift
+from bot.rollout.baking import fresh_bake
+from bot.rollout.draft import BOT, Draft
+from bot.rollout.duration import spoken
+from bot.rollout.effects import Tone
+from bot.rollout.events import RouteGone, TookOver, WriteFailed, Written
+from bot.rollout.holds import add_hold, ask_about, drop_hold, remaining
+from bot.rollout.model import Direction, HoldReason, Phase, Rollout, Write
+from bot.rollout.retreat import end, rolled_back, zero_failed
+
+
+def written(draft: Draft, event: Written) -> None:
+    """The route shows our change, read back."""
+    write = draft.rollout.write
+    assert write is not None
+    draft.set(marked=write.revision, write_failures=0)
+    if draft.rollout.phase is Phase.ROLLING_BACK:
+        rolled_back(draft)
+    elif write.promotes:
+        draft.record("promoted", write.reason, write.by)
+        end(draft, Phase.PROMOTED, write.reason, write.by)
+    elif write.direction is Direction.ZERO:
+        _restarted(draft, write)
+    else:
+        _reached(draft, write)
+
+
+def _reached(draft: Draft, write: Write) -> None:
+    """A weight of the plan (or a mark on one) is confirmed."""
+    rollout = draft.rollout
+    moved = (write.weight_percent, write.step) != (rollout.weight_percent, rollout.step)
+    rewritten = write.direction is Direction.RAISE
+    draft.set(write=None, weight_percent=write.weight_percent, step=write.step)
+    if rewritten and drop_hold(draft, HoldReason.DRIFT):
+        draft.set(found=None)
+    if moved or rewritten or rollout.bake.confirmed_at is None:
+        draft.set(bake=fresh_bake(draft.now), assessment=None)
+    if moved:
+        last = draft.rollout.next_step is None
+        hurry = "full" if rollout.hurry == "full" and not last else ""
+        draft.set(tallies=(), approval=None, override="", hurry=hurry, pushed_by=rollout.pushed_by if hurry else None)
+        drop_hold(draft, HoldReason.NO_DATA)
+    if rewritten:
+        draft.record("raised" if moved else "reapplied", f"{write.weight_percent}%: {write.reason}", write.by)
+        draft.note(_reached_text(draft.rollout, write, rollout.weight_percent) + remaining(draft), tone=Tone.GOOD)
+
+
+def _reached_text(rollout: Rollout, write: Write, was: int) -> str:
+    target, step = rollout.target, rollout.current
+    text = f"{target.canary.label} of {target.service} is at {write.weight_percent}% (was {was}%): {write.reason}."
+    if step is None:
+        return text
+    following = rollout.next_step
+    then = "it is promoted" if following is None else f"{following.weight_percent}%"
+    if following is not None and following.approval:
+        then += ", after an approval"
+    return f"{text} Next: {then}, in {spoken(step.bake_s)} if the gates pass."
+
+
+def _restarted(draft: Draft, write: Write) -> None:
+    """The canary is at 0 to begin again from step 1 with what runs now."""
+    rollout = draft.rollout
+    was = rollout.weight_percent
+    begin_again(draft, write.repin)
+    draft.set(write=None, weight_percent=0)
+    draft.record("restarted", f"0% (was {was}%): {write.reason}", write.by)
+    draft.note(f"{rollout.target.canary.label} is at 0 (was {was}%) and begins again from step 1: {write.reason}.")
+    draft.look()
+
+
+def begin_again(draft: Draft, fingerprint: str) -> None:
+    """Forget the evidence and pin what runs now."""
+    drop_hold(draft, HoldReason.REDEPLOYED)
+    drop_hold(draft, HoldReason.NO_DATA)
+    rollout = draft.rollout
+    draft.set(
+        step=-1, bake=fresh_bake(draft.now), tallies=(), approval=None, assessment=None, override="", hurry="",
+        pushed_by=None, fresh_after=draft.now, found=None,
+        target=replace(rollout.target, fingerprint=fingerprint),
+    )  # fmt: skip
+
+
+def write_failed(draft: Draft, event: WriteFailed) -> None:
+    """A change did not happen: going to 0 tries again for ever, everything else is decided afresh at the next look."""
+    rollout = draft.rollout
+    write = rollout.write
+    assert write is not None
+    if rollout.phase is Phase.ROLLING_BACK:
+        zero_failed(draft, event)
+        return
+    failures = rollout.write_failures + 1
+    draft.set(write=None, write_failures=failures)
+    if failures == 1 or (failures & (failures - 1) == 0 and failures.bit_length() % 2):
+        what = {
+            Direction.RAISE: f"{write.weight_percent}% could not be written",
+            Direction.ZERO: "0% could not be written",
+            Direction.MARK: "Our annotation could not be written",
+        }[write.direction]
+        draft.record("write-failed", f"{what}: {event.detail}", BOT)
+        times = f" ({failures} times now)" if failures > 1 else ""
+        draft.note(
+            f"{what}{times}: {event.detail}. The canary keeps {rollout.weight_percent}%; "
+            "it is decided afresh at the next look.",
+            tone=Tone.WAIT,
+        )
+    if event.route is not None:
+        drift.observe_route(draft, event.route)
+
+
+def took_over(draft: Draft, event: TookOver) -> None:
+    """A new holder: fence the old one, withdraw its raise, want fresh samples; going to 0 is gone on with."""
+    rollout = draft.rollout
+    if rollout.phase is Phase.SCHEDULED:
+        return
+    if rollout.phase is Phase.ROLLING_BACK:
+        found = event.route
+        mark = drift.own_mark(rollout, found) if found else None
+        if found is not None and mark is not None and mark.phase in drift.ZEROED and not found.canary_weight:
+            draft.set(marked=mark.revision)
+            rolled_back(draft)
+            return
+        draft.resend()
+        return
+    withdrawn = rollout.write
+    draft.set(write=None, fresh_after=draft.now)
+    if withdrawn is not None and withdrawn.raising:
+        draft.record("withdrawn", f"{withdrawn.weight_percent}% was pending when the holder changed", BOT)
+    if event.route is not None and drift.observe_route(draft, event.route) and draft.rollout.phase.final:
+        return
+    rollout = draft.rollout
+    if rollout.phase is not Phase.ROLLING_BACK and rollout.touched and rollout.held(HoldReason.DRIFT) is None:
+        draft.send(Direction.MARK, rollout.weight_percent, "a new holder took over", BOT, step=rollout.step)
+
+
+def route_gone(draft: Draft, event: RouteGone) -> None:
+    """The route is no longer there: nothing can be steered by it, and nothing reaches the canary by it."""
+    rollout = draft.rollout
+    if rollout.phase is Phase.ROLLING_BACK:
+        draft.set(reason=f"{rollout.reason} The route itself is gone: {event.detail}")
+        rolled_back(draft)
+        return
+    if rollout.phase is Phase.SCHEDULED:
+        return
+    draft.set(write=None)
+    detail = f"the route is gone: {event.detail}"
+    if add_hold(draft, HoldReason.DRIFT, detail, BOT):
+        ask_about(
+            draft,
+            f"{rollout.target.service} is held: {detail}. It goes on when the route is back as it was; or roll back.",
+        )
