@@ -1,0 +1,209 @@
+"""One look at a rollout: which questions it needs, and what their answers say. Both pure."""
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+
+from bot.analysis.counts import Counted, count, covered, scrape_interval
+from bot.analysis.fingerprint import fingerprint
+from bot.analysis.gates import GATES
+from bot.analysis.latency import Latencies
+from bot.analysis.latency import sort as sort_latencies
+from bot.analysis.look import (
+    BUCKETS,
+    REQUESTS,
+    Answers,
+    Look,
+    Pods,
+    begin_of,
+    coverage_question,
+    found,
+    range_questions,
+)
+from bot.analysis.nodes import Level, NodeHealth
+from bot.analysis.requests import Traffic, Whose, separable
+from bot.analysis.requests import sort as sort_requests
+from bot.analysis.samples import Answer, Query
+from bot.analysis.sentences import milliseconds
+from bot.analysis.share import observe
+from bot.errors import CannotMeasure
+from bot.rollout.gate import Assessment, Coverage, GateReport, Share, Verdict
+from bot.rollout.model import Rollout
+
+HTTP = "http"
+FLAT = 1.25
+FLAT_SLACK_MS = 1.0
+
+
+def questions(rollout: Rollout, now: float) -> tuple[Query, ...]:
+    """What a look needs to know from the metrics; equal questions of several rollouts can be asked once.
+
+    Nothing before the first weight is on the route. `now` is epoch seconds.
+    """
+    if begin_of(rollout) is None:
+        return ()
+    asked: list[Query] = []
+    if rollout.target.route.protocol == HTTP:
+        asked.extend(range_questions(REQUESTS, rollout, now))
+        history = coverage_question(rollout, now)
+        asked.extend([history] if history else [])
+    for spec in rollout.gates:
+        asked.extend(GATES[spec.kind].questions(spec, rollout, now))
+    return tuple(dict.fromkeys(asked))
+
+
+def assess(
+    rollout: Rollout,
+    now: float,
+    answers: Answers,
+    canary_pods: Pods | None,
+    stable_pods: Pods | None,
+    canary_baseline: Pods | None = None,
+    nodes_critical: Sequence[str] = (),
+    nodes: Mapping[str, NodeHealth] | None = None,
+) -> Assessment:
+    """Judge every gate on the answers to `questions` and on the pods as they are.
+
+    `now` is the moment the answers came in (epoch seconds). Pods are None when the cluster cannot say;
+    `canary_baseline` are the canary's pods as pinned at the start, for restarts. `nodes` adds the critical nodes under
+    the canary and lets a slow tail be put down to the machine.
+    """
+    begin_at = begin_of(rollout)
+    common = {
+        "at": now,
+        "step": rollout.step,
+        "weight_percent": rollout.weight_percent,
+        "stable_ready": None if stable_pods is None else sum(pod.ready for pod in stable_pods),
+        "canary_ready": None if canary_pods is None else sum(pod.ready for pod in canary_pods),
+        "canary_fingerprint": fingerprint(canary_pods or ()),
+        "nodes_critical": _critical(canary_pods, nodes_critical, nodes or {}),
+    }
+    if begin_at is None:
+        return Assessment(reports=(), share=Share(None, 0, None), **common)  # type: ignore[arg-type]
+    look = _look(rollout, now, begin_at, answers, canary_pods, stable_pods, canary_baseline)
+    reports = tuple(GATES[spec.kind].judge(spec, look) for spec in rollout.gates)
+    share = observe(rollout, look.traffic, look.begin) if isinstance(look.traffic, Traffic) else Share(None, 0, None)
+    return Assessment(
+        reports=reports,
+        share=share,
+        coverage=_coverage(look, reports),
+        likely_machine=_likely_machine(look, reports, nodes or {}),
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def _look(
+    rollout: Rollout,
+    now: float,
+    begin_at: float,
+    answers: Answers,
+    canary_pods: Pods | None,
+    stable_pods: Pods | None,
+    pinned_pods: Pods | None,
+) -> Look:
+    requests_query, requests = _counted(REQUESTS, rollout, now, answers)
+    buckets_query, buckets = _counted(BUCKETS, rollout, now, answers)
+    measured = [one for one in (requests, buckets) if isinstance(one, Counted)]
+    times = [one.server_time for one in measured]
+    times += [answer.server_time for answer in answers.values() if not measured and isinstance(answer, Answer)]
+    known = [time for time in times if time is not None]
+    skew_s = known[0] - now if known else 0.0
+    ahead_s = skew_s if skew_s > 1 else 0.0
+    interval_s = measured[0].interval_s if measured else 0.0
+    arrived_at = rollout.bake.arrived_at
+    return Look(
+        rollout=rollout,
+        now=now,
+        begin=begin_at + ahead_s + interval_s,
+        arrived_at=None if arrived_at is None else arrived_at + ahead_s,
+        skew_s=skew_s,
+        traffic=sort_requests(rollout.target, requests) if isinstance(requests, Counted) else requests,
+        latencies=sort_latencies(rollout.target, buckets) if isinstance(buckets, Counted) else buckets,
+        answers=answers,
+        canary_pods=canary_pods,
+        stable_pods=stable_pods,
+        pinned_pods=pinned_pods,
+        queries={REQUESTS: requests_query, BUCKETS: buckets_query},
+    )
+
+
+def _counted(metric: str, rollout: Rollout, now: float, answers: Answers) -> tuple[str, Counted | CannotMeasure | None]:
+    queries = found(metric, rollout.target, range_questions(metric, rollout, now), answers)
+    if not queries:
+        return "", None
+    if not separable(rollout.target):
+        stable, canary = rollout.target.stable.label, rollout.target.canary.label
+        return queries[0].promql, CannotMeasure(
+            f"{stable} and {canary} share their workloads and their version label, so metrics cannot tell them apart"
+        )
+    got = [answers[query] for query in queries]
+    failed = next((answer for answer in got if isinstance(answer, CannotMeasure)), None)
+    if failed is not None:
+        return queries[0].promql, failed
+    good = [answer for answer in got if isinstance(answer, Answer)]
+    return queries[-1].promql, count(good[0], good[1] if len(good) > 1 else None)
+
+
+def _coverage(look: Look, reports: Sequence[GateReport]) -> Coverage | None:
+    """Newly covered bake time; from the request samples, or where there are none from the looks themselves."""
+    bake = look.rollout.bake
+    since = max(bake.covered_until, bake.arrived_at or bake.confirmed_at or look.begin)
+    if isinstance(look.traffic, Traffic):
+        times, interval_s = _sampled(look)
+        added_s, until = covered(times, since, interval_s)
+        return Coverage(until, added_s)
+    if look.traffic is not None:
+        return None
+    measured = [report.newest_sample_at for report in reports if report.query and report.newest_sample_at is not None]
+    if not measured:
+        return None
+    until = max(since, min(measured))
+    gap_s = until - since
+    return Coverage(until, gap_s if gap_s <= 2.5 * look.rollout.rules.check_every_s else 0.0)
+
+
+def _sampled(look: Look) -> tuple[tuple[float, ...], float]:
+    """Moments of samples and the distance at which they are known: raw ones, or the history of a longer gap."""
+    if not isinstance(look.traffic, Traffic):
+        return (), 0.0
+    raw, interval_s = look.traffic.counted.raw_times, look.traffic.counted.interval_s
+    query = coverage_question(look.rollout, look.now)
+    history = look.answers.get(query) if query else None
+    if not isinstance(history, Answer) or not history.series:
+        return raw, interval_s
+    steps = history.series[0].points
+    moments = {value for _, value in steps if not isnan(value)}
+    return tuple(sorted(moments.union(raw))), max(interval_s, scrape_interval([steps]))
+
+
+def _critical(
+    canary_pods: Pods | None, nodes_critical: Sequence[str], nodes: Mapping[str, NodeHealth]
+) -> tuple[str, ...]:
+    under = {pod.node for pod in canary_pods or ()}
+    judged = {name for name, health in nodes.items() if health.level is Level.CRITICAL and name in under}
+    return tuple(sorted(judged | set(nodes_critical)))
+
+
+def _likely_machine(look: Look, reports: Sequence[GateReport], nodes: Mapping[str, NodeHealth]) -> str:
+    """A sentence when p99 fails, p50 does not, and the canary's nodes are starved of CPU or disk; else ""."""
+    slow = any(
+        report.verdict is Verdict.FAIL and spec.kind == "p99"
+        for spec, report in zip(look.rollout.gates, reports, strict=True)
+    )
+    if not slow or not isinstance(look.latencies, Latencies):
+        return ""
+    starved = sorted({pod.node for pod in look.canary_pods or () if pod.node in nodes and nodes[pod.node].starved})
+    if not starved:
+        return ""
+    end = look.latencies.counted.newest_at or look.begin
+    for reporter in ("destination", "source", "waypoint"):
+        canary = look.latencies.histogram(look.begin, end, reporter, Whose.CANARY).quantile(0.5)
+        stable = look.latencies.histogram(look.begin, end, reporter, Whose.STABLE).quantile(0.5)
+        if canary is not None and stable is not None:
+            if canary > FLAT * stable + FLAT_SLACK_MS:
+                return ""
+            why = " ".join(reason for name in starved for reason in nodes[name].reasons)
+            return (
+                f"Likely the machine, not the release: p99 fails while p50 is flat ({milliseconds(canary)}, stable "
+                f"{milliseconds(stable)}), and {', '.join(starved)} under the canary is short of CPU or disk. {why}"
+            )
+    return ""

@@ -1,0 +1,114 @@
+"""What each reporter shows in each window, and which of these findings a gate reports: the worst one that counts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.analysis.counts import Counted
+from bot.analysis.look import MAX_SKEW_S, STALE_S, Look, Window
+from bot.analysis.sentences import duration
+from bot.errors import CannotMeasure
+from bot.rollout.gate import GateReport, GateSpec, Verdict
+
+_WHERE = {
+    "source": "as the callers' proxies saw it",
+    "destination": "as its own proxies saw it",
+    "waypoint": "as the waypoint saw it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One reporter's view of one window; `detail` is a sentence without its end, `badness` orders like with like."""
+
+    verdict: Verdict
+    detail: str
+    reporter: str
+    window: Window
+    value: float | None
+    samples: int
+    badness: float
+    stable_value: float | None = None
+    stable_samples: int | None = None
+    newest_at: float | None = None
+    deciding: bool = False
+    stable_fails: bool = False
+
+
+def where(reporter: str) -> str:
+    """In words, whose view it is."""
+    return _WHERE.get(reporter, f"as reported by {reporter or 'nobody'}")
+
+
+def worst(findings: Sequence[Finding]) -> Finding:
+    """The finding that speaks for the gate.
+
+    A FAIL of the release alone before a FAIL that stable shares, a deciding one first. Without a FAIL the PASS nearest
+    to its limit, since a reporter that few callers use need not hold up the other. Else the one that has most samples.
+    """
+    failing = [finding for finding in findings if finding.verdict is Verdict.FAIL]
+    if failing:
+        return max(failing, key=lambda one: (not one.stable_fails, one.deciding, one.badness))
+    passing = [finding for finding in findings if finding.verdict is Verdict.PASS]
+    if passing:
+        return max(passing, key=lambda one: one.badness)
+    return max(findings, key=lambda one: one.samples)
+
+
+def cannot_measure(
+    look: Look, spec: GateSpec, counted: Counted | CannotMeasure | None, query: str
+) -> GateReport | None:
+    """The ERROR or INCONCLUSIVE report when there is nothing to judge by; None when there is."""
+    if isinstance(counted, CannotMeasure):
+        return look.report(spec, Verdict.ERROR, f"Cannot measure: {counted}.", query=query, limit=spec.limit)
+    if counted is None:
+        return look.report(spec, Verdict.ERROR, "Cannot measure: the question was not asked.", query=query)
+    if abs(look.skew_s) > MAX_SKEW_S:
+        ahead = "ahead of" if look.skew_s > 0 else "behind"
+        return look.report(
+            spec,
+            Verdict.ERROR,
+            f"Cannot measure: Prometheus' clock is {duration(abs(look.skew_s))} {ahead} ours.",
+            query=query,
+            limit=spec.limit,
+        )
+    if counted.newest_at is None:
+        return look.report(
+            spec,
+            Verdict.INCONCLUSIVE,
+            f"No data: Prometheus has no samples of {look.rollout.target.host}.",
+            query=query,
+            limit=spec.limit,
+            samples=0,
+            needed_samples=spec.min_requests or None,
+        )
+    age_s = look.now + look.skew_s - counted.newest_at
+    if age_s > max(STALE_S, 4 * counted.interval_s):
+        return look.report(
+            spec,
+            Verdict.INCONCLUSIVE,
+            f"No data: the newest sample of {look.rollout.target.host} is {duration(age_s)} old.",
+            query=query,
+            limit=spec.limit,
+            newest_sample_at=counted.newest_at,
+        )
+    return None
+
+
+def reported(look: Look, spec: GateSpec, finding: Finding, counted: Counted, needed: int, **more: object) -> GateReport:
+    """The gate's report of its worst finding."""
+    warned = f" Prometheus warns: {'; '.join(counted.warnings)}." if counted.warnings else ""
+    return look.report(
+        spec,
+        finding.verdict,
+        f"{finding.detail}.{warned}",
+        value=finding.value,
+        stable_value=finding.stable_value,
+        samples=finding.samples,
+        stable_samples=finding.stable_samples,
+        needed_samples=needed,
+        window_s=round(finding.window.seconds, 3),
+        newest_sample_at=finding.newest_at if finding.newest_at is not None else counted.newest_at,
+        deciding=finding.deciding,
+        stable_fails=finding.stable_fails,
+        **more,
+    )

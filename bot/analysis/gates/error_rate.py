@@ -1,0 +1,157 @@
+"""`error-rate`: the fraction of the canary's requests that a server fault answered, or stable's times a factor."""
+
+from dataclasses import replace
+from math import sqrt
+
+from bot.analysis.findings import Finding, cannot_measure, reported, where, worst
+from bot.analysis.look import REQUESTS, Look, Window, range_questions
+from bot.analysis.requests import NOTHING, REPORTERS, Tally, Traffic, Whose, attribute
+from bot.analysis.samples import Query
+from bot.analysis.sentences import duration, number, percent, requests
+from bot.rollout.gate import GateReport, GateSpec, Relation, Verdict
+from bot.rollout.model import Rollout
+
+MIN_REQUESTS = 50
+GROSS = 5
+
+
+class ErrorRate:
+    """Errors are 5xx, code 0 unless the client left, and gRPC statuses that mean a server fault."""
+
+    def questions(self, spec: GateSpec, rollout: Rollout, now: float) -> tuple[Query, ...]:
+        """The raw samples of the service's requests."""
+        return range_questions(REQUESTS, rollout, now)
+
+    def judge(self, spec: GateSpec, look: Look) -> GateReport:
+        """Judge every reporter in every window and report the worst."""
+        query = look.queries.get(REQUESTS, "")
+        traffic = look.traffic
+        counted = traffic.counted if isinstance(traffic, Traffic) else traffic
+        impossible = cannot_measure(look, spec, counted, query)
+        if impossible or not isinstance(traffic, Traffic):
+            return impossible or look.report(spec, Verdict.ERROR, "Cannot measure.")
+        newest_at = traffic.counted.newest_at or look.begin
+        findings = []
+        unattributed = ""
+        for window in look.windows(newest_at):
+            for reporter in REPORTERS:
+                seen = traffic.tally(window.begin, window.end, reporter)
+                if not seen:
+                    continue
+                tallies, given = attribute(seen, look.share) if reporter == "source" else (seen, 0.0)
+                finding = _judge(spec, look, window, reporter, tallies, given, traffic)
+                findings.append(finding)
+                if not unattributed and (unknown := tallies.get(Whose.UNKNOWN)) and unknown.judged:
+                    lost = round(unknown.errors)
+                    unattributed = f" {requests(unknown.judged)} more named neither side, {lost:,} of them failed"
+        if not findings:
+            return look.report(
+                spec,
+                Verdict.INCONCLUSIVE,
+                "No data: the service's series name no reporter that we know.",
+                query=query,
+                limit=spec.limit,
+            )
+        finding = worst(findings)
+        report = reported(
+            look, spec, finding, traffic.counted, _needed(spec), query=query, limit=spec.limit, unit=_unit(spec)
+        )
+        if unattributed:
+            return replace(report, detail=f"{report.detail} Beside these,{unattributed}.")
+        return report
+
+
+def _needed(spec: GateSpec) -> int:
+    return spec.min_requests or MIN_REQUESTS
+
+
+def _unit(spec: GateSpec) -> str:
+    return "x" if spec.relation is Relation.RELATIVE else "%"
+
+
+def _judge(
+    spec: GateSpec,
+    look: Look,
+    window: Window,
+    reporter: str,
+    tallies: dict[Whose, Tally],
+    given: float,
+    traffic: Traffic,
+) -> Finding:
+    canary = tallies.get(Whose.CANARY, NOTHING)
+    stable = tallies.get(Whose.STABLE, NOTHING)
+    needed = _needed(spec)
+    relative = spec.relation is Relation.RELATIVE
+    floor = 1 / canary.judged if canary.judged else 0.0
+    limit = spec.limit * max(stable.error_rate, floor) if relative else spec.limit
+    gross = canary.judged >= GROSS and canary.judged == round(canary.errors)
+    stable_known = stable.judged >= needed
+    over_limit = canary.error_rate > limit
+    sides = (Whose.CANARY, Whose.UNKNOWN) if given else (Whose.CANARY,)
+
+    if gross and over_limit:
+        verdict = Verdict.FAIL
+    elif canary.judged < needed or (relative and not stable_known):
+        verdict = Verdict.INCONCLUSIVE
+    else:
+        verdict = Verdict.FAIL if over_limit else Verdict.PASS
+
+    canary_label, stable_label = look.rollout.target.canary.label, look.rollout.target.stable.label
+    stable_text = (
+        f"; {stable_label} {percent(stable.error_rate)} of {requests(stable.judged)}"
+        if stable.judged
+        else f"; {stable_label} had no requests"
+    )
+    limit_text = (
+        f"limit {number(spec.limit)} times {stable_label}'s, here {percent(limit)}"
+        if relative
+        else f"limit {percent(spec.limit)}"
+    )
+    seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)})"
+    if verdict is Verdict.INCONCLUSIVE:
+        short = canary.judged < needed
+        who, have = (canary_label, canary.judged) if short else (stable_label, stable.judged)
+        detail = f"{have}/{needed} requests of {who}, {seen}; {round(canary.errors):,} of {canary_label} failed so far"
+    elif gross and verdict is Verdict.FAIL:
+        detail = f"All {requests(canary.judged)} failed ({limit_text}), {seen}{stable_text}"
+    else:
+        detail = f"{percent(canary.error_rate)} of {requests(canary.judged)} failed ({limit_text}), {seen}{stable_text}"
+    if given:
+        detail += (
+            f"; {requests(given)} of these named no side and were counted here, because they are what the weight's "
+            "share is missing"
+        )
+
+    return Finding(
+        verdict=verdict,
+        detail=detail,
+        reporter=reporter,
+        window=window,
+        value=canary.error_rate if canary.judged else None,
+        samples=canary.judged,
+        badness=canary.error_rate - limit,
+        stable_value=stable.error_rate if stable.judged else None,
+        stable_samples=stable.judged,
+        newest_at=traffic.newest(reporter, *sides),
+        deciding=gross and verdict is Verdict.FAIL,
+        stable_fails=(
+            verdict is Verdict.FAIL
+            and not relative
+            and stable_known
+            and stable.error_rate > limit
+            and not clearly_worse(canary.errors, canary.judged, stable.errors, stable.judged)
+        ),
+    )
+
+
+def clearly_worse(bad: float, requests_: int, stable_bad: float, stable_requests: int) -> bool:
+    """True when the canary is worse than twice stable, by more than three standard errors (two-proportion z-test).
+
+    Then the release is to blame even though stable breaks the limit too.
+    """
+    rate, stable_rate = bad / requests_, stable_bad / stable_requests
+    if rate <= 2 * stable_rate:
+        return False
+    pooled = (bad + stable_bad) / (requests_ + stable_requests)
+    error = sqrt(pooled * (1 - pooled) * (1 / requests_ + 1 / stable_requests))
+    return error == 0 or (rate - stable_rate) / error > 3

@@ -1,0 +1,130 @@
+"""`p99`: at most 1% of the canary's requests may be slower than the limit, absolute or stable's p99 times a factor."""
+
+from bot.analysis.findings import Finding, cannot_measure, reported, where, worst
+from bot.analysis.gates.error_rate import clearly_worse
+from bot.analysis.latency import Latencies
+from bot.analysis.look import BUCKETS, Look, Window, range_questions
+from bot.analysis.requests import REPORTERS, Whose
+from bot.analysis.samples import Query
+from bot.analysis.sentences import duration, milliseconds, number, percent, requests
+from bot.rollout.gate import GateReport, GateSpec, Relation, Verdict
+from bot.rollout.model import Rollout
+
+MIN_REQUESTS = 500
+QUANTILE = 0.99
+TAIL = 0.01
+GROSS = 50
+GROSS_FRACTION = 0.5
+
+
+class P99:
+    """Judges the fraction of requests above the limit; the value shown is the p99 by the same interpolation."""
+
+    def questions(self, spec: GateSpec, rollout: Rollout, now: float) -> tuple[Query, ...]:
+        """The raw samples of the service's latency buckets."""
+        return range_questions(BUCKETS, rollout, now)
+
+    def judge(self, spec: GateSpec, look: Look) -> GateReport:
+        """Judge every reporter in every window and report the worst."""
+        query = look.queries.get(BUCKETS, "")
+        latencies = look.latencies
+        counted = latencies.counted if isinstance(latencies, Latencies) else latencies
+        impossible = cannot_measure(look, spec, counted, query)
+        if impossible or not isinstance(latencies, Latencies):
+            return impossible or look.report(spec, Verdict.ERROR, "Cannot measure.")
+        newest_at = latencies.counted.newest_at or look.begin
+        findings = [
+            _judge(spec, look, window, reporter, latencies)
+            for window in look.windows(newest_at)
+            for reporter in REPORTERS
+            if (reporter, Whose.CANARY) in latencies.groups or (reporter, Whose.STABLE) in latencies.groups
+        ]
+        if not findings:
+            return look.report(
+                spec,
+                Verdict.INCONCLUSIVE,
+                "No data: the service's latency series name neither side.",
+                query=query,
+                limit=spec.limit,
+            )
+        unit = "x" if spec.relation is Relation.RELATIVE else "ms"
+        return reported(
+            look, spec, worst(findings), latencies.counted, _needed(spec), query=query, limit=spec.limit, unit=unit
+        )
+
+
+def _needed(spec: GateSpec) -> int:
+    return spec.min_requests or MIN_REQUESTS
+
+
+def _judge(spec: GateSpec, look: Look, window: Window, reporter: str, latencies: Latencies) -> Finding:
+    canary = latencies.histogram(window.begin, window.end, reporter, Whose.CANARY)
+    stable = latencies.histogram(window.begin, window.end, reporter, Whose.STABLE)
+    canary_label, stable_label = look.rollout.target.canary.label, look.rollout.target.stable.label
+    needed = _needed(spec)
+    relative = spec.relation is Relation.RELATIVE
+    p99_ms, stable_p99_ms = canary.quantile(QUANTILE), stable.quantile(QUANTILE)
+    stable_known = stable.requests >= needed
+    limit_ms = spec.limit * (stable_p99_ms or 0.0) if relative else spec.limit
+    slow, stable_slow = canary.above(limit_ms), stable.above(limit_ms)
+    fraction = slow / canary.requests if canary.requests else 0.0
+    stable_fraction = stable_slow / stable.requests if stable.requests else 0.0
+    gross = canary.requests >= GROSS and fraction > GROSS_FRACTION
+
+    if (relative and not stable_known) or (canary.requests < needed and not gross):
+        verdict = Verdict.INCONCLUSIVE
+    else:
+        verdict = Verdict.FAIL if fraction > TAIL else Verdict.PASS
+
+    seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)})"
+    if verdict is Verdict.INCONCLUSIVE:
+        short = canary.requests < needed
+        who, have = (canary_label, canary.requests) if short else (stable_label, stable.requests)
+        sofar = f"; p99 {milliseconds(p99_ms)} so far" if p99_ms is not None else ""
+        detail = f"{have}/{needed} requests of {who}, {seen}{sofar}"
+    else:
+        limit_text = milliseconds(limit_ms)
+        if relative:
+            limit_text += f", {number(spec.limit)} times {stable_label}'s"
+        stable_text = (
+            f"; {stable_label} p99 {milliseconds(stable_p99_ms)}, {percent(stable_fraction)} slower than that, "
+            f"of {requests(stable.requests)}"
+            if stable_p99_ms is not None
+            else f"; {stable_label} had no requests"
+        )
+        detail = (
+            f"p99 {milliseconds(p99_ms or 0.0)} (limit {limit_text}): {percent(fraction)} of "
+            f"{requests(canary.requests)} were slower than the limit where 1% may be, {seen}"
+            f"{stable_text}{_interpolated(canary.bucket_of(limit_ms), limit_ms)}"
+        )
+    return Finding(
+        verdict=verdict,
+        detail=detail,
+        reporter=reporter,
+        window=window,
+        value=p99_ms,
+        samples=canary.requests,
+        badness=fraction,
+        stable_value=stable_p99_ms,
+        stable_samples=stable.requests,
+        newest_at=latencies.newest(reporter, Whose.CANARY),
+        stable_fails=(
+            verdict is Verdict.FAIL
+            and not relative
+            and stable_known
+            and stable_fraction > TAIL
+            and not clearly_worse(slow, canary.requests, stable_slow, stable.requests)
+        ),
+    )
+
+
+def _interpolated(bucket: tuple[float, float], limit_ms: float) -> str:
+    lower_ms, upper_ms = bucket
+    if limit_ms == upper_ms:
+        return ""
+    if upper_ms == float("inf"):
+        return f"; the limit lies above the highest bucket bound, {milliseconds(lower_ms)}, and is judged there"
+    return (
+        f"; the limit lies inside the bucket {milliseconds(lower_ms)} to {milliseconds(upper_ms)} "
+        "and is interpolated as Prometheus does"
+    )

@@ -1,0 +1,108 @@
+"""Latency from `istio_request_duration_milliseconds_bucket`: quantiles and the fraction above a limit.
+
+Both interpolate inside a bucket the way Prometheus' `histogram_quantile` does (promql/quantile.go): linearly between
+the bucket's bounds, from 0 in the lowest one, and never beyond the highest finite bound.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf, isinf
+
+from bot.analysis.counts import Counted, Counter
+from bot.analysis.requests import Whose, whose
+from bot.rollout.model import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Cumulative requests by upper bound: (le in ms, requests not slower), ascending, the last le infinite."""
+
+    buckets: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def requests(self) -> int:
+        """All requests."""
+        return round(self.buckets[-1][1]) if self.buckets else 0
+
+    def quantile(self, fraction: float) -> float | None:
+        """The latency in ms that `fraction` of the requests do not exceed, None without requests."""
+        if not self.buckets or self.buckets[-1][1] <= 0:
+            return None
+        rank = fraction * self.buckets[-1][1]
+        lower_ms, below = 0.0, 0.0
+        for upper_ms, cumulative in self.buckets:
+            if cumulative >= rank:
+                if isinf(upper_ms):
+                    return lower_ms
+                if cumulative <= below:
+                    return upper_ms
+                return lower_ms + (upper_ms - lower_ms) * (rank - below) / (cumulative - below)
+            lower_ms, below = upper_ms, cumulative
+        return lower_ms
+
+    def above(self, limit_ms: float) -> float:
+        """Requests slower than the limit; beyond the highest finite bound all of the last bucket."""
+        if not self.buckets:
+            return 0.0
+        total = self.buckets[-1][1]
+        lower_ms, below = 0.0, 0.0
+        for upper_ms, cumulative in self.buckets:
+            if limit_ms <= upper_ms:
+                if isinf(upper_ms):
+                    return total - below
+                return total - below - (cumulative - below) * (limit_ms - lower_ms) / (upper_ms - lower_ms)
+            lower_ms, below = upper_ms, cumulative
+        return 0.0
+
+    def bucket_of(self, limit_ms: float) -> tuple[float, float]:
+        """The bounds (lower, upper) in ms of the bucket the limit falls into; a limit on a bound is the upper one."""
+        lower_ms = 0.0
+        for upper_ms, _ in self.buckets:
+            if limit_ms <= upper_ms:
+                return lower_ms, upper_ms
+            lower_ms = upper_ms
+        return lower_ms, inf
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """All counted bucket series of a service, by reporter and side."""
+
+    groups: Mapping[tuple[str, Whose], tuple[tuple[float, Counter], ...]]
+    counted: Counted
+
+    def histogram(self, begin: float, end: float, reporter: str, side: Whose) -> Histogram:
+        """Requests completed after `begin` up to `end`, by latency."""
+        sums: dict[float, float] = {}
+        for bound, counter in self.groups.get((reporter, side), ()):
+            sums[bound] = sums.get(bound, 0.0) + counter.increase(begin, end)
+        return Histogram(tuple(_monotonic(sums)))
+
+    def newest(self, reporter: str, side: Whose) -> float | None:
+        """Newest sample of a side at a reporter, epoch seconds on Prometheus' clock."""
+        return max((counter.times[-1] for _, counter in self.groups.get((reporter, side), ())), default=None)
+
+
+def sort(target: Target, counted: Counted) -> Latencies:
+    """Sort counted bucket series by reporter and side; series whose `le` is not a number are left out."""
+    groups: dict[tuple[str, Whose], list[tuple[float, Counter]]] = {}
+    for counter in counted.counters:
+        bound = _bound(counter.labels.get("le", ""))
+        if bound is not None:
+            key = (counter.labels.get("reporter", ""), whose(target, counter.labels))
+            groups.setdefault(key, []).append((bound, counter))
+    return Latencies({key: tuple(rows) for key, rows in groups.items()}, counted)
+
+
+def _bound(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _monotonic(sums: Mapping[float, float]) -> Iterable[tuple[float, float]]:
+    highest = 0.0
+    for bound in sorted(sums):
+        highest = max(highest, sums[bound])
+        yield bound, highest

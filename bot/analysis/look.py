@@ -1,0 +1,151 @@
+"""What one look at a rollout has to go by: the answers, counted and cut to the present step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bot.analysis.facts import PodFacts
+from bot.analysis.latency import Latencies
+from bot.analysis.promql import over, selector
+from bot.analysis.requests import Traffic, hosts
+from bot.analysis.samples import Answer, Query
+from bot.analysis.windows import LADDER, LEAD_S, LONG, RECENT, RECENT_S, reaching
+from bot.errors import CannotMeasure
+from bot.rollout.gate import GateReport, GateSpec, Verdict
+from bot.rollout.model import Rollout, Target
+
+REQUESTS = "istio_requests_total"
+BUCKETS = "istio_request_duration_milliseconds_bucket"
+MAX_SKEW_S = 5.0
+STALE_S = 60.0
+
+Answers = Mapping[Query, Answer | CannotMeasure]
+Pods = tuple[PodFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of Prometheus' time, epoch seconds; `name` says in words which."""
+
+    begin: float
+    end: float
+    name: str
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return max(0.0, self.end - self.begin)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look: `traffic` and `latencies` are None when not asked for, or why they could not be had.
+
+    `begin` is one scrape after the weight was confirmed, `arrived_at` when it was seen in the traffic, both on
+    Prometheus' clock as nearly as it is known. `share` is the canary's weight as a fraction, `canary_pods` and
+    `stable_pods` are None when the cluster cannot say, `pinned_pods` are the canary's at the start of the rollout.
+    """
+
+    rollout: Rollout
+    now: float
+    begin: float
+    arrived_at: float | None
+    skew_s: float
+    traffic: Traffic | CannotMeasure | None
+    latencies: Latencies | CannotMeasure | None
+    answers: Answers
+    canary_pods: Pods | None = None
+    stable_pods: Pods | None = None
+    pinned_pods: Pods | None = None
+    queries: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """The canary's weight as a fraction of the route's."""
+        return min(1.0, max(0.0, self.rollout.weight_percent / 100))
+
+    def windows(self, newest_at: float) -> tuple[Window, ...]:
+        """The step so far, and once that is long also its last two minutes, so that a long good past hides nothing."""
+        step = Window(self.begin, newest_at, "since the weight was set")
+        if step.seconds < 2 * RECENT_S:
+            return (step,)
+        return (step, Window(newest_at - RECENT_S, newest_at, "in the last 2 min"))
+
+    def report(self, spec: GateSpec, verdict: Verdict, detail: str, **numbers: object) -> GateReport:
+        """A report that already knows what every report of this look has in common."""
+        return GateReport(
+            gate=spec.name,
+            verdict=verdict,
+            detail=detail,
+            weight_percent=self.rollout.weight_percent,
+            step=self.rollout.step,
+            fail_after=spec.fail_after,
+            fail_total=spec.fail_total,
+            **numbers,  # type: ignore[arg-type]
+        )
+
+
+class Gate(Protocol):
+    """One kind of gate: what it needs to know, and what it makes of it. Both pure."""
+
+    def questions(self, spec: GateSpec, rollout: Rollout, now: float) -> tuple[Query, ...]: ...
+
+    def judge(self, spec: GateSpec, look: Look) -> GateReport: ...
+
+
+def begin_of(rollout: Rollout) -> float | None:
+    """When the present weight was confirmed (epoch seconds); None before the first weight is on the route."""
+    if rollout.bake.confirmed_at is not None:
+        return rollout.bake.confirmed_at
+    if rollout.weight_percent > 0:
+        return max(rollout.bake.covered_until, rollout.started_at or rollout.created_at)
+    return None
+
+
+def range_questions(metric: str, rollout: Rollout, now: float) -> tuple[Query, ...]:
+    """Raw samples of a service's series since the weight was set; for a long bake coarser points and recent raw ones.
+
+    The window reaches a minute further back than what is judged, for the baseline of each series, and to where the
+    bake was last covered, so that a gap is filled in from Prometheus' history.
+    """
+    begin = begin_of(rollout)
+    if begin is None:
+        return ()
+    series = selector(metric, {"destination_service": hosts(rollout.target)})
+    rung = reaching(now - begin + LEAD_S)
+    if not rung.resolution_s:
+        return (Query(over(series, rung.window_s)),)
+    return (Query(over(series, RECENT.window_s)), Query(over(series, rung.window_s, rung.resolution_s)))
+
+
+def coverage_question(rollout: Rollout, now: float) -> Query | None:
+    """The moments of all samples since the bake was last covered, when that is longer ago than the recent raw samples.
+
+    One series whose values are the newest sample's time at every step of a subquery, so that a gap shows as a gap.
+    """
+    begin = begin_of(rollout)
+    if begin is None:
+        return None
+    since = max(begin, rollout.bake.covered_until)
+    reach_s = now - since + LEAD_S
+    if reach_s <= RECENT.window_s or not reaching(now - begin + LEAD_S).resolution_s:
+        return None
+    series = selector(REQUESTS, {"destination_service": hosts(rollout.target)})
+    rung = next(rung for rung in (*LONG, LONG[-1]) if rung.window_s >= reach_s or rung is LONG[-1])
+    return Query(over(f"max(timestamp({series}))", rung.window_s, rung.resolution_s))
+
+
+def found(metric: str, target: Target, preferred: tuple[Query, ...], answers: Answers) -> tuple[Query, ...]:
+    """The questions among the answers that belong to this metric and target.
+
+    Those preferred when they were asked; else whatever rungs were, since the moment of asking was a little earlier.
+    """
+    if preferred and all(query in answers for query in preferred):
+        return preferred
+    series = selector(metric, {"destination_service": hosts(target)})
+    asked = [
+        (rung, query) for rung in LADDER if (query := Query(over(series, rung.window_s, rung.resolution_s))) in answers
+    ]
+    raw = [query for rung, query in asked if not rung.resolution_s]
+    coarse = [query for rung, query in asked if rung.resolution_s]
+    return (*raw[-1:], *coarse[-1:]) if raw else ()

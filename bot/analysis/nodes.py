@@ -1,0 +1,217 @@
+"""Health of the machines underneath: CPU steal, iowait, conditions, a silent exporter; with hysteresis.
+
+Steal and iowait are fractions of a core-second: what the counters of all cores grew between two samples, divided by
+the seconds between them and the number of cores. A level is reached when 3 of the last 5 samples are at it, and left
+when 3 of the last 5 are below and a minute has passed since it last held.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from math import isnan
+
+from bot.analysis.facts import NodeFacts
+from bot.analysis.promql import selector
+from bot.analysis.samples import Answer, Query
+from bot.analysis.sentences import duration, percent
+from bot.errors import CannotMeasure
+
+CPU = "node_cpu_seconds_total"
+MODES = ("steal", "iowait")
+KEPT = 5
+NEEDED = 3
+CONDITION_S = 30.0
+CALM_S = 60.0
+PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
+
+TIME_LOST = Query(f'sum by (instance, node, mode) ({CPU}{{mode=~"iowait|steal"}})')
+CORES = Query(f"count by (instance, node) ({selector(CPU, {'mode': 'idle'})})")
+SAMPLED = Query(f"timestamp({selector(CPU, {'mode': 'idle', 'cpu': '0'})})")
+UP = Query('up{job=~".*node.*"}')
+
+
+class Level(IntEnum):
+    """How bad it is."""
+
+    OK = 0
+    WARN = 1
+    CRITICAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Fractions of a core-second at which a signal warns and is critical."""
+
+    warn: float
+    critical: float
+
+    def level(self, value: float) -> Level:
+        """The level of one sample."""
+        return Level.CRITICAL if value >= self.critical else Level.WARN if value >= self.warn else Level.OK
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLimits:
+    """Defaults of product.md's node table; `condition_s` how long a condition must be bad, `calm_s` good."""
+
+    steal: Threshold = Threshold(0.02, 0.10)
+    iowait: Threshold = Threshold(0.10, 0.30)
+    condition_s: float = CONDITION_S
+    calm_s: float = CALM_S
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One signal of one node: its level, since when, when it last held, why, and its last samples (newest last)."""
+
+    level: Level = Level.OK
+    since: float = 0.0
+    held_at: float = 0.0
+    reason: str = ""
+    samples: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """One node as judged: `level` is the worst of its signals, `reasons` sentences for all that are not OK.
+
+    `since` is when the present level began (epoch seconds). `signals` by name, `counters` the last reading by mode
+    and `sampled_at` its moment on Prometheus' clock: the state that the next judging goes on from.
+    """
+
+    name: str
+    level: Level = Level.OK
+    reasons: tuple[str, ...] = ()
+    since: float = 0.0
+    signals: Mapping[str, Signal] = field(default_factory=dict)
+    counters: Mapping[str, float] = field(default_factory=dict)
+    sampled_at: float | None = None
+
+    def value(self, mode: str) -> float | None:
+        """The newest sample of `steal` or `iowait`, a fraction; None when there is none."""
+        signal = self.signals.get(mode)
+        return signal.samples[-1] if signal and signal.samples else None
+
+    @property
+    def starved(self) -> bool:
+        """Steal or iowait is at a level."""
+        return any(self.signals[mode].level > Level.OK for mode in MODES if mode in self.signals)
+
+
+def node_questions(now: float) -> tuple[Query, ...]:
+    """The node series, a handful of numbers per node; the same for every rollout."""
+    return (TIME_LOST, CORES, SAMPLED, UP)
+
+
+def judge_nodes(
+    previous: Mapping[str, NodeHealth],
+    facts: Sequence[NodeFacts],
+    answers: Mapping[Query, Answer | CannotMeasure],
+    now: float,
+    limits: NodeLimits = NodeLimits(),
+) -> dict[str, NodeHealth]:
+    """Judge every node of the cluster; unanswered questions leave the signals that need them as they were."""
+    names = _names(facts)
+    lost = _by_node(answers.get(TIME_LOST), names)
+    cores = {name: rows[0][1] for name, rows in _by_node(answers.get(CORES), names).items()}
+    sampled = {name: rows[0][1] for name, rows in _by_node(answers.get(SAMPLED), names).items()}
+    up = _by_node(answers.get(UP), names)
+    judged: dict[str, NodeHealth] = {}
+    for node in facts:
+        before = previous.get(node.name, NodeHealth(node.name, since=now))
+        signals = {name: signal for name, signal in before.signals.items() if name in (*MODES, "exporter")}
+        counters = {labels.get("mode", ""): value for labels, value in lost.get(node.name, ())}
+        at = sampled.get(node.name)
+        health = before
+        if at is not None and node.name in cores and counters and at != before.sampled_at:
+            if before.sampled_at is not None and at > before.sampled_at:
+                elapsed_s = (at - before.sampled_at) * max(1.0, cores[node.name])
+                for mode in MODES:
+                    if mode in counters and counters[mode] >= before.counters.get(mode, counters[mode]):
+                        value = min(1.0, (counters[mode] - before.counters.get(mode, counters[mode])) / elapsed_s)
+                        threshold = limits.steal if mode == "steal" else limits.iowait
+                        signals[mode] = _sampled(signals.get(mode, Signal()), mode, value, threshold, now, limits)
+            health = replace(before, counters=counters, sampled_at=at)
+        if node.name in up:
+            gone = all(value == 0 for _, value in up[node.name])
+            reason = "Its node exporter does not answer, so steal and iowait are not known."
+            signals["exporter"] = _held(
+                signals.get("exporter", Signal()), Level.WARN if gone else Level.OK, reason, now, limits
+            )
+        for kind, level, reason in _conditions(node, now, limits):
+            signals[kind] = _held(before.signals.get(kind, Signal()), level, reason, now, limits)
+        judged[node.name] = _summed(health, signals, now)
+    return judged
+
+
+def node_of(instance: str, facts: Sequence[NodeFacts]) -> str | None:
+    """The node that an `instance` (name or address, with or without port) means."""
+    return _names(facts).get(_host(instance))
+
+
+def _summed(before: NodeHealth, signals: dict[str, Signal], now: float) -> NodeHealth:
+    level = max((signal.level for signal in signals.values()), default=Level.OK)
+    bad = sorted((one for one in signals.values() if one.level > Level.OK), key=lambda one: (-one.level, one.reason))
+    since = before.since if level == before.level else now
+    return replace(before, level=level, reasons=tuple(one.reason for one in bad), since=since, signals=signals)
+
+
+def _sampled(before: Signal, mode: str, value: float, threshold: Threshold, now: float, limits: NodeLimits) -> Signal:
+    samples = (*before.samples, value)[-KEPT:]
+    levels = sorted((threshold.level(sample) for sample in samples), reverse=True)
+    reached = levels[NEEDED - 1] if len(levels) >= NEEDED else Level.OK
+    what = (
+        "CPU steal (another machine's work on the same host)" if mode == "steal" else "iowait (CPUs waiting for disks)"
+    )
+    limit = threshold.critical if max(reached, before.level) is Level.CRITICAL else threshold.warn
+    reason = f"{what} is {percent(value)} of each core, limit {percent(limit)}."
+    return replace(_held(before, reached, reason, now, limits), samples=samples)
+
+
+def _held(before: Signal, reached: Level, reason: str, now: float, limits: NodeLimits) -> Signal:
+    """Up at once; down only when the level has not held for `calm_s`."""
+    if reached >= before.level:
+        since = before.since if reached == before.level and before.since else now
+        return replace(before, level=reached, since=since, held_at=now, reason=reason if reached else "")
+    if now - before.held_at < limits.calm_s:
+        return before
+    return replace(before, level=reached, since=now, held_at=now, reason=reason if reached else "")
+
+
+def _conditions(node: NodeFacts, now: float, limits: NodeLimits) -> Iterable[tuple[str, Level, str]]:
+    for kind, status, since in node.conditions:
+        if kind == "Ready":
+            bad, level = status != "True", Level.CRITICAL
+            told = "is not ready" if status == "False" else "has stopped reporting (Ready is Unknown)"
+        elif kind in PRESSURES:
+            bad, level, told = status == "True", Level.WARN, f"reports {kind}"
+        else:
+            continue
+        lasted_s = now - since
+        holds = bad and lasted_s >= limits.condition_s
+        yield kind, level if holds else Level.OK, f"The node {told} for {duration(lasted_s)}."
+
+
+def _names(facts: Sequence[NodeFacts]) -> dict[str, str]:
+    names = {address: node.name for node in facts for address in node.addresses}
+    return names | {node.name: node.name for node in facts}
+
+
+def _host(instance: str) -> str:
+    if instance.startswith("["):
+        return instance[1:].partition("]")[0]
+    host, colon, port = instance.rpartition(":")
+    return host if colon and port.isdigit() and ":" not in host else instance
+
+
+def _by_node(
+    answer: Answer | CannotMeasure | None, names: Mapping[str, str]
+) -> dict[str, list[tuple[Mapping[str, str], float]]]:
+    found: dict[str, list[tuple[Mapping[str, str], float]]] = {}
+    if isinstance(answer, Answer):
+        for series in answer.series:
+            host = _host(series.labels.get("instance", ""))
+            name = names.get(series.labels.get("node", "")) or names.get(host) or names.get(host.partition(".")[0])
+            if name and series.points and not isnan(series.points[-1][1]):
+                found.setdefault(name, []).append((series.labels, series.points[-1][1]))
+    return found
