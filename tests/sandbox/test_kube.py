@@ -7,6 +7,7 @@ CustomResourceDefinitions installed); they make a namespace of their own and kee
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import uuid
@@ -396,6 +397,23 @@ async def test_a_wrong_type_is_named_with_its_field(api: Api) -> None:
     assert [(cause["reason"], cause["field"]) for cause in told["details"]["causes"]] == [
         ("FieldValueTypeInvalid", "spec.http[1].route[1].weight")
     ]
+
+
+async def test_every_fault_of_an_object_is_named(api: Api) -> None:
+    """Several wrong fields are all causes of one 422: a boolean is no integer, a destination needs its host."""
+    body = virtual_service("payments")
+    body["spec"]["http"][1]["route"][0]["weight"] = True
+    del body["spec"]["http"][1]["route"][1]["destination"]["host"]
+    body["spec"]["hosts"] = "payments"
+    custom = client.CustomObjectsApi(api.client)
+    with pytest.raises(ApiException) as caught:
+        await custom.create_namespaced_custom_object(*api.where(), body)
+    causes = status_of(caught.value)["details"]["causes"]
+    assert {(cause["reason"], cause["field"]) for cause in causes} == {
+        ("FieldValueTypeInvalid", "spec.http[1].route[0].weight"),
+        ("FieldValueRequired", "spec.http[1].route[1].destination.host"),
+        ("FieldValueTypeInvalid", "spec.hosts"),
+    }
 
 
 async def test_unnamed_objects_get_a_generated_name(api: Api) -> None:
@@ -795,6 +813,37 @@ async def test_a_fault_answers_in_the_servers_words(kube: Api, kube_server: Kube
     assert (caught.value.status, status_of(caught.value)["reason"]) == (code, reason)
     assert await kube.get() == before
     assert (await kube.patch(operations))["spec"]["http"][0]["timeout"] == "9s"
+
+
+async def test_a_fault_of_everything_reaches_discovery_and_reviews(kube: Api, kube_server: KubeServer) -> None:
+    """A request fault without a resource refuses discovery and access reviews as well."""
+    kube_server.faults(requests=[{"status": 503}])
+    with pytest.raises(ApiException) as discovered:
+        await client.ApisApi(kube.client).get_api_versions()
+    spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=client.V1ResourceAttributes(verb="get"))
+    review = client.V1SelfSubjectAccessReview(spec=spec)
+    with pytest.raises(ApiException) as reviewed:
+        await client.AuthorizationV1Api(kube.client).create_self_subject_access_review(review)
+    assert (discovered.value.status, reviewed.value.status) == (503, 503)
+
+
+async def test_weights_are_percentages(kube: Api) -> None:
+    """A weight below 0 or above 100 is a 422: nothing in this project writes one."""
+    for weight in (-1, 101):
+        with pytest.raises(ApiException) as caught:
+            await kube.patch([{"op": "add", "path": "/spec/http/1/route/1/weight", "value": weight}])
+        assert [c["reason"] for c in status_of(caught.value)["details"]["causes"]] == ["FieldValueInvalid"]
+
+
+async def test_a_body_beyond_the_limit_is_refused(kube: Api, kube_server: KubeServer) -> None:
+    """More than 3 MiB is a 413 and changes nothing."""
+    before = await kube.get()
+    body = io.BytesIO(b'{"metadata": {"annotations": {"a": "' + b"x" * (3 * 1024 * 1024) + b'"}}}')
+    code, _, text = await send(
+        kube_server, "PATCH", path_of(kube_server), data=body, headers=headers(kube_server, MERGE_PATCH)
+    )
+    assert (code, json.loads(text)["reason"]) == (413, "RequestEntityTooLarge")
+    assert await kube.get() == before
 
 
 async def test_too_many_requests_says_when_to_come_again(kube: Api, kube_server: KubeServer) -> None:

@@ -8,14 +8,17 @@ import secrets
 from pathlib import Path
 
 import yaml
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
 
 from bot.sandbox.kube import world
 from bot.sandbox.kube.access import BOT, Access
 from bot.sandbox.kube.control import Control, documents, load
 from bot.sandbox.kube.faults import Faults
 from bot.sandbox.kube.resources import RESOURCES
-from bot.sandbox.kube.server import ApiServer
+from bot.sandbox.kube.server import BODY_LIMIT, CONTROL_BODY_LIMIT, ApiServer
 from bot.sandbox.kube.status import Json
 from bot.sandbox.kube.store import Store
 from bot.sandbox.process import announce, until_told_to_stop
@@ -57,6 +60,18 @@ def _stated(arguments: argparse.Namespace) -> Json:
     return {key: value for key, value in stated.items() if value}
 
 
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    limit = CONTROL_BODY_LIMIT if message.path.startswith("/_sandbox/") else BODY_LIMIT
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
+
+
 async def _serve(arguments: argparse.Namespace) -> None:
     token = arguments.token or secrets.token_urlsafe(24)
     tokens = {token: BOT}
@@ -72,7 +87,9 @@ async def _serve(arguments: argparse.Namespace) -> None:
     store.writes.clear()
     server = ApiServer(store, access, faults)
     server.control = Control(server, seed).handle
-    runner = web.ServerRunner(web.Server(server.handle, access_log=None), shutdown_timeout=0.5)
+    runner = web.ServerRunner(
+        web.Server(server.handle, access_log=None, handler_cancellation=True), shutdown_timeout=0.5
+    )
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", arguments.port)
     await site.start()

@@ -22,15 +22,26 @@ _NOISE = frozenset(("/metadata/managedFields", "/metadata/resourceVersion", "/me
 
 
 def documents(text: str) -> list[Json]:
-    """The manifests of a YAML stream (JSON is one), with `List` kinds taken apart."""
+    """The manifests of a JSON value or a YAML stream, with `List` kinds taken apart."""
     found: list[Json] = []
-    for document in yaml.safe_load_all(text):
+    try:
+        stream = [json.loads(text)]
+    except ValueError:
+        stream = _yaml(text)
+    for document in stream:
         if document is None:
             continue
         items = document if isinstance(document, list) else [document]
         for item in items:
             found += item["items"] if str(item.get("kind", "")).endswith("List") else [item]
     return found
+
+
+def _yaml(text: str) -> list[Any]:
+    try:
+        return list(yaml.safe_load_all(text))
+    except yaml.YAMLError as error:
+        raise status.bad_request(f"neither JSON nor YAML: {error}") from error
 
 
 def load(store: Store, manifests: Sequence[Json]) -> int:

@@ -56,7 +56,9 @@ class Faults:
     `requests`: a list of objects, each with a filter (`verbs`, `resource`, `namespace`, `name`, `user_agent` as a
     part of it, `dry_run`) and what happens: `delay_s`, `hang` (no answer until the faults change), `lose_reply` (the
     write happens, the connection is cut), `status` with `message` and `retry_after_s` (the request is refused),
-    `times` (null: always). The first that fits is taken. The other keys belong to the server: see `KEYS`.
+    `times` (null: always). The first that fits is taken; one without `resource` fits discovery and reviews too.
+    The other keys belong to the server: `deny` and `allow` (see access), `without` and `serve` (groups), `bookmark_s`,
+    and the two that happen once, `drop_watches` and `compact`.
     """
 
     requests: list[RequestFault] = field(default_factory=list)

@@ -15,7 +15,7 @@ from aiohttp import web
 from bot.sandbox.kube import discovery, patch, selectors, status
 from bot.sandbox.kube.access import Access, Asked
 from bot.sandbox.kube.faults import Faults
-from bot.sandbox.kube.resources import AUTHORIZATION, RESOURCES, REVIEWS, Catalogue, Resource, api_version
+from bot.sandbox.kube.resources import RESOURCES, REVIEWS, Catalogue, Resource, api_version
 from bot.sandbox.kube.status import ApiError, Json, PlainError
 from bot.sandbox.kube.store import Author, Collection, Snapshot, Store, Stored, Watcher, encode
 
@@ -27,6 +27,8 @@ _STRATEGIC = "application/strategic-merge-patch+json"
 _OPEN_PATHS = ("/healthz", "/livez", "/readyz")
 _WATCH_S = (1_800, 3_600)
 _POLL_S = 0.2
+BODY_LIMIT = 3 * 1024 * 1024
+CONTROL_BODY_LIMIT = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class ApiServer:
                 response.headers["Retry-After"] = str(plain.retry_after_s)
             return response
         except web.HTTPRequestEntityTooLarge:
-            too_large = ApiError(413, "RequestEntityTooLarge", "Request entity too large: limit is 1048576")
+            too_large = ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {BODY_LIMIT}")
             return _json(413, encode(too_large.status))
 
     async def _api(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
@@ -124,6 +126,12 @@ class ApiServer:
 
     async def _beside(self, request: web.BaseRequest, user: str, parts: list[str]) -> web.StreamResponse:
         """Discovery and the reviews, which store nothing."""
+        group, plural = (parts[1], parts[3]) if len(parts) == 4 and parts[0] == "apis" else ("", "")
+        verb = "create" if request.method == "POST" else "get"
+        agent = request.headers.get("User-Agent", "")
+        broken = self.faults.take(verb, plural, None, "", agent, dry_run=False)
+        if broken is not None:
+            await self._break(request, group, plural, "", broken)
         found: Json | None = None
         match parts:
             case ["api"]:
@@ -132,9 +140,9 @@ class ApiServer:
                 found = discovery.groups(self.catalogue)
             case ["api", version]:
                 found = discovery.resources(self.catalogue, "", version)
-            case ["apis", group]:
-                found = discovery.group(self.catalogue, group)
-            case ["apis", group, "v1", plural] if group == AUTHORIZATION and plural in REVIEWS:
+            case ["apis", named]:
+                found = discovery.group(self.catalogue, named)
+            case ["apis", "authorization.k8s.io", "v1", _] if plural in REVIEWS:
                 if request.method != "POST":
                     raise status.method_not_allowed()
                 body = await self._body(request)
@@ -142,8 +150,8 @@ class ApiServer:
                 if plural == "selfsubjectaccessreviews":
                     return _json(201, encode(self.access.access_review(user, body)))
                 return _json(201, encode(self.access.rules_review(body)))
-            case ["apis", group, version]:
-                found = discovery.resources(self.catalogue, group, version)
+            case ["apis", named, version]:
+                found = discovery.resources(self.catalogue, named, version)
         if found is None:
             raise status.unknown_path()
         if request.method != "GET":
@@ -199,7 +207,7 @@ class ApiServer:
             raise status.bad_request(f'dryRun: Unsupported value: "{query["dryRun"]}": supported values: "All"')
         broken = self.faults.take(verb, resource.plural, target.namespace, target.name, agent, dry_run=dry_run)
         if broken is not None:
-            await self._break(request, target, broken)
+            await self._break(request, resource.group, resource.plural, target.name, broken)
         namespace = target.namespace
         if resource.plural == "namespaces":
             namespace = target.name or None
@@ -236,7 +244,7 @@ class ApiServer:
             self.counts["lost reply", resource.plural, response.status] += 1
         return response
 
-    async def _break(self, request: web.BaseRequest, target: Target, stated: Json) -> None:
+    async def _break(self, request: web.BaseRequest, group: str, plural: str, name: str, stated: Json) -> None:
         if stated.get("delay_s"):
             await asyncio.sleep(stated["delay_s"])
         if stated.get("hang"):
@@ -247,17 +255,10 @@ class ApiServer:
                 await asyncio.sleep(_POLL_S)
             if request.transport is not None:
                 request.transport.abort()
-            raise status.fault(504, None, None, target.name, target.resource.group, target.resource.plural)
+            raise status.fault(504, None, None, name, group, plural)
         if stated.get("status"):
             after = stated.get("retry_after_s")
-            raise status.fault(
-                stated["status"],
-                stated.get("message"),
-                after,
-                target.name,
-                target.resource.group,
-                target.resource.plural,
-            )
+            raise status.fault(stated["status"], stated.get("message"), after, name, group, plural)
 
     async def _body(self, request: web.BaseRequest) -> Json:
         try:

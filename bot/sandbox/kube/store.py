@@ -27,6 +27,8 @@ Key = tuple[str, str]
 
 KEPT_WRITES = 10_000
 KEPT_SNAPSHOTS = 64
+SLOW_WATCHER_EVENTS = 20_000
+"""A watch that lags this far behind is cut."""
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 
 
@@ -466,6 +468,7 @@ class Store:
             collection.compacted = collection.events.popleft().resource_version
         for watcher in collection.watchers:
             watcher.pending.append(event)
+            watcher.dropped |= len(watcher.pending) > SLOW_WATCHER_EVENTS
             watcher.wake.set()
         self.writes.append(Write(datetime.now(UTC), verb, resource, subresource, author, rv, before, after))
 

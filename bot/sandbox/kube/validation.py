@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bot.sandbox.kube.resources import Resource
@@ -119,64 +119,73 @@ def _said(value: Any) -> str:
             return "null"
 
 
-def _walk(node: Any, parts: tuple[str, ...], at: str) -> Iterator[tuple[str, Any, bool]]:
-    """Yield (field path, value, present) for each place a rule speaks of; a missing parent has none."""
-    head, rest = parts[0], parts[1:]
-    name, each = (head[:-2], True) if head.endswith("[]") else (head, False)
-    if not isinstance(node, dict):
-        return
-    path = f"{at}.{name}" if at else name
-    if name not in node:
-        if not rest and not each:
-            yield path, None, False
-        return
-    value = node[name]
-    if not each:
-        if rest:
-            yield from _walk(value, rest, path)
-        else:
-            yield path, value, True
-        return
-    for index, item in enumerate(value if isinstance(value, list) else ()):
-        if rest:
-            yield from _walk(item, rest, f"{path}[{index}]")
-        else:
-            yield f"{path}[{index}]", item, True
+@dataclass(slots=True)
+class _Node:
+    """The rules of one kind as a tree, so that an object is walked once."""
+
+    rule: _Rule | None = None
+    members: dict[str, _Node] = field(default_factory=dict)
+    items: _Node | None = None
 
 
-def _judge(rule: _Rule, path: str, value: Any, present: bool) -> Json | None:
-    if not present:
-        if not rule.required:
-            return None
-        return {"reason": "FieldValueRequired", "message": "Required value", "field": path}
+def _tree(rules: tuple[_Rule, ...]) -> _Node:
+    root = _Node()
+    for rule in rules:
+        node = root
+        for part in rule.path.split("."):
+            node = node.members.setdefault(part.removesuffix("[]"), _Node())
+            if part.endswith("[]"):
+                node.items = node = node.items or _Node()
+        node.rule = rule
+    return root
+
+
+_TREES = {key: _tree(rules) for key, rules in _RULES.items()}
+
+
+def _judge(node: _Node, value: Any, path: str, causes: list[Json]) -> None:
+    if node.rule is not None:
+        cause = _fault(node.rule, path, value)
+        if cause is not None:
+            causes.append(cause)
+            return
+    if isinstance(value, dict):
+        for name, member in node.members.items():
+            below = f"{path}.{name}" if path else name
+            if name in value:
+                _judge(member, value[name], below, causes)
+            elif member.rule is not None and member.rule.required:
+                causes.append({"reason": "FieldValueRequired", "message": "Required value", "field": below})
+    elif node.items is not None and isinstance(value, list):
+        for index, item in enumerate(value):
+            _judge(node.items, item, f"{path}[{index}]", causes)
+
+
+def _fault(rule: _Rule, path: str, value: Any) -> Json | None:
     fits = isinstance(value, _TYPES[rule.type]) and not (rule.type == "integer" and isinstance(value, bool))
     if not fits:
         shown = f'"{_said(value)}"'
         message = f"Invalid value: {shown}: {path} in body must be of type {rule.type}: {shown}"
         return {"reason": "FieldValueTypeInvalid", "message": message, "field": path}
-    bound: str | None = None
     if rule.least is not None and value < rule.least:
         bound = f"greater than or equal to {rule.least}"
     elif rule.most is not None and value > rule.most:
         bound = f"less than or equal to {rule.most}"
-    if bound is None:
+    else:
         return None
     message = f"Invalid value: {value}: {path} in body should be {bound}"
     return {"reason": "FieldValueInvalid", "message": message, "field": path}
 
 
-_PARTS = {key: tuple((rule, tuple(rule.path.split("."))) for rule in rules) for key, rules in _RULES.items()}
-
-
 def _metadata_causes(metadata: Json) -> Iterator[Json]:
-    for field in ("labels", "annotations"):
-        values = metadata.get(field)
+    for name in ("labels", "annotations"):
+        values = metadata.get(name)
         if values is None:
             continue
         if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-            message = f"Invalid value: metadata.{field} in body must be a map of string to string"
-            yield {"reason": "FieldValueTypeInvalid", "message": message, "field": f"metadata.{field}"}
-        elif field == "labels":
+            message = f"Invalid value: metadata.{name} in body must be a map of string to string"
+            yield {"reason": "FieldValueTypeInvalid", "message": message, "field": f"metadata.{name}"}
+        elif name == "labels":
             for value in values.values():
                 if len(value) > 63 or not _LABEL_VALUE.match(value):
                     message = f'Invalid value: "{value}": a valid label must be an empty string or alphanumeric'
@@ -192,10 +201,8 @@ def check(resource: Resource, manifest: Json) -> None:
         message = f'Invalid value: "{name}": {_SUBDOMAIN_RULE}'
         causes.append({"reason": "FieldValueInvalid", "message": message, "field": "metadata.name"})
     causes.extend(_metadata_causes(metadata))
-    for rule, parts in _PARTS.get((resource.group, resource.plural), ()):
-        for path, value, present in _walk(manifest, parts, ""):
-            cause = _judge(rule, path, value, present)
-            if cause is not None:
-                causes.append(cause)
+    tree = _TREES.get((resource.group, resource.plural))
+    if tree is not None:
+        _judge(tree, manifest, "", causes)
     if causes:
         raise invalid(name, resource.group, resource.kind, causes)
