@@ -64,6 +64,25 @@ def test_sigterm_ends_it_while_a_watch_is_open() -> None:
         part.stop()
 
 
+def test_a_watch_from_before_a_restart_has_expired() -> None:
+    """A new process knows nothing of the old one's resourceVersions: a watch from there is a 410, never silence."""
+    path = "/api/v1/namespaces/shop/pods"
+    part = Part.module("kube", "--token", "t")
+    try:
+        part.wait_ready(30)
+        version = json.loads(_get(part, path, "t")[1])["metadata"]["resourceVersion"]
+    finally:
+        part.stop()
+    part = Part.module("kube", "--token", "t")
+    try:
+        part.wait_ready(30)
+        code, body = _get(part, f"{path}?watch=true&resourceVersion={version}", "t")
+        event = json.loads(body)
+        assert (code, event["type"], event["object"]["code"]) == (200, "ERROR", 410)
+    finally:
+        part.stop()
+
+
 def test_it_ends_with_its_parent() -> None:
     """When the process that started it is killed, the server does not stay behind."""
     script = (

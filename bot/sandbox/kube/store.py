@@ -171,10 +171,12 @@ class Store:
     """Everything one server knows."""
 
     def __init__(self, resources: tuple[Resource, ...], kept_events: int = 1_000) -> None:
-        self.resource_version = 1
+        # Beyond anything an earlier process gave out, so that a client's watch from before a restart is too old.
+        self.resource_version = int(datetime.now(UTC).timestamp() * 1_000)
         self.kept_events = kept_events
         self.writes: deque[Write] = deque(maxlen=KEPT_WRITES)
-        self.collections = {(r.group, r.plural): Collection(r) for r in resources}
+        first = self.resource_version
+        self.collections = {(r.group, r.plural): Collection(r, compacted=first) for r in resources}
         self._snapshots: dict[str, Snapshot] = {}
 
     def collection(self, resource: Resource) -> Collection:
