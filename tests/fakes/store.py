@@ -21,6 +21,7 @@ _FINISHED_SERVICE = 50
 class _Record:
     rollout: Rollout
     save_id: str
+    origin: Rollout | None
 
 
 @dataclass(slots=True)
@@ -90,13 +91,13 @@ class FakeRollouts:
         await self._store.reach("create")
         known = self.records.get(rollout.id)
         if known is not None:
-            if known.rollout != rollout:
+            if known.origin != rollout:
                 raise Conflict(f"rollout {rollout.id} exists already")
             return
         holder = self.routes.get(rollout.target.route.key)
         if holder is not None:
             raise RouteTaken(holder)
-        self.records[rollout.id] = _Record(rollout, "")
+        self.records[rollout.id] = _Record(rollout, "", rollout)
         self.routes[rollout.target.route.key] = rollout.id
         self.wake[rollout.id] = wake_at
         self._store.outbox.queue(rollout.id, messages)
@@ -123,7 +124,7 @@ class FakeRollouts:
             raise Conflict(f"rollout {rollout.id} has ended as {known.rollout.phase}")
         if known is not None and known.rollout.revision > rollout.revision:
             raise Conflict(f"rollout {rollout.id} is at revision {known.rollout.revision}, not {rollout.revision}")
-        self.records[rollout.id] = _Record(rollout, save_id)
+        self.records[rollout.id] = _Record(rollout, save_id, known.origin if known else None)
         self._index(rollout, wake_at)
         self._store.outbox.queue(rollout.id, messages)
         self._store.audits.extend(audit)
