@@ -225,12 +225,12 @@ def patch(manifest: Manifest, target: Target, change: SetWeight, *, exact: bool 
     bare = _bare(manifest, mark, change, stable, canary)
     text = annotation.written(_ahead(mark, change), target, bare)
     marking, mark_absent = _marking(manifest, text)
-    if marking[0]["op"] == "test" and not (exact or not going_to_zero):
-        marking = marking[1:]
     no_annotations = not manifest["metadata"].get("annotations")
     if absent or more_absent or (mark_absent and (not going_to_zero or no_annotations)):
         tests.append(_test("/metadata/resourceVersion", manifest["metadata"]["resourceVersion"]))
     marking_tests = [operation for operation in marking if operation["op"] == "test"]
+    if going_to_zero and not exact:
+        marking_tests = []
     return [*tests, *marking_tests, *edits, *(operation for operation in marking if operation["op"] != "test")]
 
 

@@ -1,0 +1,353 @@
+"""The API server through the official client: a few calls on paths and plain objects, each with a deadline.
+
+The one home of `kubernetes`. Its typed classes lose fields they do not know, and its `Watch` reconnects in a hot loop
+on empty answers, so objects stay as they are sent and watching is our own.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config import ConfigException
+
+from bot.errors import CanaryError, Conflict, NotFound, Permanent, Transient
+
+Manifest = dict[str, Any]
+
+READ_TIMEOUT_S = 3.0
+WRITE_TIMEOUT_S = 3.0
+_WATCH_S = 60
+_WATCH_CONNECT_S = 5.0
+_LONGEST_BACKOFF_S = 10.0
+_PAGE = 500
+_TEXT_CHARS = 500
+
+
+class Unprocessable(Permanent):
+    """422: the object is invalid, or a `test` of a JSON Patch failed; only reading again tells which."""
+
+
+class Forbidden(Permanent):
+    """401 or 403: this identity may not do that."""
+
+
+class _Expired(CanaryError):
+    """410: the resourceVersion is too old; list again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change seen by a watch: ADDED, MODIFIED or DELETED, and the object as sent."""
+
+    kind: str
+    object: Manifest
+
+
+def path(group: str, version: str, resource: str, namespace: str = "", name: str = "") -> str:
+    """The path of a resource, a collection or an object; group "" is the core group, namespace "" the whole cluster."""
+    root = f"/apis/{group}/{version}" if group else f"/api/{version}"
+    scope = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{scope}/{resource}" + (f"/{name}" if name else "")
+
+
+class Kube:
+    """One client for the process. Errors: NotFound, Forbidden, Unprocessable, Permanent, Conflict (409), Transient."""
+
+    def __init__(self, api: Any, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._api = api
+        self._sleep = sleep
+
+    @classmethod
+    async def connect(cls, kubeconfig: str = "", *, context: str = "", user_agent: str = "canary-bot") -> Self:
+        """Connect by a kubeconfig file, or by the service account of the pod when none is given.
+
+        Nothing is sent yet. Raises Permanent when there is no usable configuration.
+        """
+        try:
+            if kubeconfig:
+                load: Any = config.new_client_from_config
+                api = await load(config_file=kubeconfig, context=context or None, persist_config=False)
+            else:
+                settings = client.Configuration()
+                load_pod: Any = config.load_incluster_config
+                load_pod(settings)
+                api = client.ApiClient(settings)
+        except (ConfigException, OSError, ValueError) as error:
+            where = f"kubeconfig {kubeconfig}" if kubeconfig else "the pod's service account"
+            raise Permanent(f"cannot connect to Kubernetes by {where}: {error}") from error
+        api.set_default_header("User-Agent", user_agent)
+        return cls(api)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def get(self, path: str, *, timeout_s: float = READ_TIMEOUT_S) -> Manifest:
+        """One object, or any JSON document of the API server."""
+        return await self._ask("GET", path, timeout_s=timeout_s)
+
+    async def all(self, path: str, *, selector: str = "", timeout_s: float = READ_TIMEOUT_S) -> list[Manifest]:
+        """All objects of a collection, in pages; `timeout_s` is for each page."""
+        for _ in range(3):
+            try:
+                return (await self._listed(path, selector, timeout_s))[1]
+            except _Expired:
+                continue
+        raise Transient(f"the list of {path} changes faster than it can be read")
+
+    async def patch(
+        self,
+        path: str,
+        operations: Sequence[Mapping[str, Any]],
+        *,
+        field_manager: str,
+        dry_run: bool = False,
+        timeout_s: float = WRITE_TIMEOUT_S,
+    ) -> Manifest:
+        """Apply a JSON Patch and return the object as the server has it then."""
+        query = [("fieldManager", field_manager)]
+        if dry_run:
+            query.append(("dryRun", "All"))
+        return await self._ask(
+            "PATCH",
+            path,
+            query=query,
+            body=[dict(operation) for operation in operations],
+            content_type="application/json-patch+json",
+            timeout_s=timeout_s,
+        )
+
+    async def may(
+        self, group: str, resource: str, verb: str, namespace: str, *, timeout_s: float = READ_TIMEOUT_S
+    ) -> bool:
+        """Ask whether we may do this (SelfSubjectAccessReview)."""
+        attributes = {"group": group, "resource": resource, "verb": verb, "namespace": namespace}
+        review = await self._ask(
+            "POST",
+            path("authorization.k8s.io", "v1", "selfsubjectaccessreviews"),
+            body={
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes},
+            },
+            timeout_s=timeout_s,
+        )
+        return bool((review.get("status") or {}).get("allowed"))
+
+    async def version(self) -> str:
+        """The server's version, as `v1.36.0`."""
+        return str((await self.get("/version")).get("gitVersion", "unknown"))
+
+    async def watch(self, path: str, *, selector: str = "") -> AsyncGenerator[Change, None]:
+        """Changes of a collection from now on; lists again and backs off by itself, and never ends.
+
+        What changed while the watch was broken is found by comparing lists. The first list is not told.
+        """
+        known: dict[tuple[str, str], Manifest] | None = None
+        failures = 0
+        while True:
+            try:
+                version, items = await self._listed(path, selector, READ_TIMEOUT_S)
+                listed = {_key(item): item for item in items}
+                for change in _compared(known, listed):
+                    yield change
+                known = listed
+                while True:
+                    told = False
+                    async with aclosing(self._stream(path, selector, version)) as stream:
+                        async for change in stream:
+                            told, failures = True, 0
+                            version = str(change.object.get("metadata", {}).get("resourceVersion") or version)
+                            if change.kind == "BOOKMARK":
+                                continue
+                            if change.kind == "DELETED":
+                                known.pop(_key(change.object), None)
+                            else:
+                                known[_key(change.object)] = change.object
+                            yield change
+                    if not told:
+                        failures = min(failures + 1, 4)
+                        await self._back_off(failures)
+            except _Expired:
+                failures += 1
+                if failures > 1:
+                    await self._back_off(failures)
+            except Transient as error:
+                failures += 1
+                await self._back_off(failures, error.delay_s)
+            except (Permanent, Conflict):
+                failures += 1
+                await self._back_off(max(failures, 6))
+
+    async def _back_off(self, failures: int, at_least_s: float = 0.0) -> None:
+        ceiling = min(_LONGEST_BACKOFF_S, 0.1 * 2.0 ** min(failures, 10))
+        await self._sleep(max(at_least_s, random.uniform(ceiling / 2, ceiling)))
+
+    async def _listed(self, path: str, selector: str, timeout_s: float) -> tuple[str, list[Manifest]]:
+        items: list[Manifest] = []
+        more = ""
+        while True:
+            query = [("limit", str(_PAGE))]
+            if selector:
+                query.append(("labelSelector", selector))
+            if more:
+                query.append(("continue", more))
+            page = await self._ask("GET", path, query=query, timeout_s=timeout_s)
+            kind, version = str(page.get("kind", "")).removesuffix("List"), page.get("apiVersion")
+            for item in page.get("items") or ():
+                items.append({"kind": kind, "apiVersion": version, **item})
+            metadata = page.get("metadata") or {}
+            more = str(metadata.get("continue") or "")
+            if not more:
+                return str(metadata.get("resourceVersion") or "0"), items
+
+    async def _stream(self, path: str, selector: str, version: str) -> AsyncGenerator[Change, None]:
+        query = [
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("resourceVersion", version),
+            ("timeoutSeconds", str(_WATCH_S)),
+        ]
+        if selector:
+            query.append(("labelSelector", selector))
+        timeout = aiohttp.ClientTimeout(total=_WATCH_S + 5.0, sock_connect=_WATCH_CONNECT_S)
+        try:
+            response = (await self._send("GET", path, query, None, "application/json", timeout)).response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Transient(f"the API server does not answer: {_said(error)}") from error
+        try:
+            if response.status != 200:
+                raise _failure(response.status, await response.read(), response.headers, path)
+            async for line in response.content:
+                yield _parsed(line)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Transient(f"the watch of {path} broke: {_said(error)}") from error
+        finally:
+            response.close()
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout_s: float,
+    ) -> Manifest:
+        try:
+            response = await self._send(
+                method, path, query, body, content_type, aiohttp.ClientTimeout(total=float(timeout_s))
+            )
+            data = await response.read()
+        except TimeoutError as error:
+            raise Transient(f"the API server did not answer within {timeout_s:g} s") from error
+        except (ApiException, aiohttp.ClientError, OSError) as error:
+            raise Transient(f"the API server does not answer: {_said(error)}") from error
+        if response.status >= 300:
+            raise _failure(response.status, data, response.headers, path)
+        try:
+            document = json.loads(data)
+        except ValueError as error:
+            raise Transient(f"the answer to {method} {path} is not JSON") from error
+        if not isinstance(document, dict):
+            raise Transient(f"the answer to {method} {path} is not an object")
+        return document
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        body: Any,
+        content_type: str,
+        deadline: aiohttp.ClientTimeout,
+    ) -> Any:
+        request = await self._api.param_serialize(
+            method,
+            path,
+            query_params=list(query),
+            header_params={"Accept": "application/json", "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        return await self._api.call_api(*request, _request_timeout=deadline)
+
+
+def _failure(status: int, data: bytes, headers: Mapping[str, str], path: str) -> CanaryError:
+    """The error for an answer that is not a success; bodies are cut, and tokens are never in them."""
+    text = data.decode(errors="replace")
+    try:
+        document = json.loads(text)
+        message = str(document.get("message") or "") if isinstance(document, dict) else ""
+    except ValueError:
+        message = ""
+    said = f"{message or text.strip() or f'status {status}'}"[:_TEXT_CHARS]
+    match status:
+        case 401:
+            return Forbidden(f"the API server does not know our token: {said}")
+        case 403:
+            return Forbidden(said)
+        case 404:
+            return NotFound(message[:_TEXT_CHARS] or f"{path} is not there")
+        case 409:
+            return Conflict(said)
+        case 410:
+            return _Expired(said)
+        case 422:
+            return Unprocessable(said)
+        case 408 | 425 | 429:
+            return Transient(said, _retry_after_s(headers))
+    if status >= 500:
+        return Transient(f"the API server answers {status}: {said}", _retry_after_s(headers))
+    return Permanent(said)
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    try:
+        return max(0.0, float(headers.get("Retry-After", "0")))
+    except ValueError:
+        return 0.0
+
+
+def _parsed(line: bytes) -> Change:
+    event = json.loads(line)
+    if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
+        raise ValueError("a watch event is not an object")
+    found: Manifest = event["object"]
+    if event.get("type") == "ERROR":
+        code = int(found.get("code") or 500)
+        raise _failure(code, json.dumps(found).encode(), {}, "the watch")
+    return Change(str(event.get("type")), found)
+
+
+def _key(item: Manifest) -> tuple[str, str]:
+    metadata = item.get("metadata") or {}
+    return str(metadata.get("namespace") or ""), str(metadata.get("name") or "")
+
+
+def _compared(
+    known: Mapping[tuple[str, str], Manifest] | None, listed: Mapping[tuple[str, str], Manifest]
+) -> list[Change]:
+    """What happened between two lists; nothing before the first."""
+    if known is None:
+        return []
+    changes = [Change("DELETED", item) for key, item in known.items() if key not in listed]
+    for key, item in listed.items():
+        before = known.get(key)
+        if before is None:
+            changes.append(Change("ADDED", item))
+        elif before["metadata"].get("resourceVersion") != item["metadata"].get("resourceVersion"):
+            changes.append(Change("MODIFIED", item))
+    return changes
+
+
+def _said(error: BaseException) -> str:
+    return (str(error) or type(error).__name__)[:_TEXT_CHARS]

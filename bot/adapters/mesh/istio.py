@@ -1,0 +1,195 @@
+"""Istio: a VirtualService's two weights, written with tests and read back."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+from bot.adapters.kubernetes import Kube, Unprocessable, path
+from bot.adapters.mesh import annotation, virtualservice
+from bot.adapters.mesh.hosts import covers, fqdn, service_of
+from bot.adapters.mesh.istio_api import GROUP, RESOURCE, IstioApi
+from bot.adapters.mesh.survey import Surveyor
+from bot.errors import Conflict, NotFound, Permanent, Transient
+from bot.ports.mesh import Listed, Steered, Survey, Wanted
+from bot.rollout.effects import SetWeight
+from bot.rollout.model import Direction, RouteRef, Target
+from bot.rollout.route import RouteState
+
+NAME = "istio"
+
+RBAC_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (GROUP, RESOURCE, ("get", "list", "watch", "patch")),
+    (GROUP, "destinationrules", ("get", "list")),
+    ("security.istio.io", "peerauthentications", ("get", "list")),
+    ("", "pods", ("get", "list")),
+    ("", "services", ("get", "list")),
+    ("flagger.app", "canaries", ("get", "list")),
+    ("argoproj.io", "rollouts", ("get", "list")),
+    ("argoproj.io", "applications", ("get", "list")),
+    ("kustomize.toolkit.fluxcd.io", "kustomizations", ("get", "list")),
+    ("helm.toolkit.fluxcd.io", "helmreleases", ("get", "list")),
+)
+"""(group, resource, verbs) that this router uses; the chart's Roles grant exactly these."""
+
+READ_TIMEOUT_S = 1.0
+_RAISE_TIMEOUT_S = 1.5
+_ZERO_TIMEOUT_S = 5.0
+"""Long enough for a slow admission webhook: a patch cut short by us would never be admitted."""
+RAISE_WITHIN_S = 2.0
+"""All calls of a raise together; the lease must last longer than this when it is begun."""
+_ZERO_WITHIN_S = 10.0
+_RAISE_ATTEMPTS = 3
+_ZERO_ATTEMPTS = 6
+_INEXACT_AFTER = 3
+
+
+class IstioMesh:
+    """Implements `Mesh` for VirtualServices in `namespaces` (all that may be read when empty)."""
+
+    def __init__(self, kube: Kube, namespaces: Sequence[str] = (), *, field_manager: str = "canary-bot") -> None:
+        self._kube = kube
+        self._namespaces = tuple(namespaces)
+        self._field_manager = field_manager
+        self._api = IstioApi(kube, tuple(namespaces))
+        self._surveyor = Surveyor(kube, self._api, field_manager)
+
+    async def survey(self, wanted: Wanted, first_weight: int) -> Survey:
+        """Resolve and examine a route for a start; see `Surveyor`."""
+        return await self._surveyor.survey(wanted, first_weight)
+
+    async def read(self, target: Target) -> RouteState:
+        """The route now. Raises NotFound when the object is gone, Conflict when the route is not in it."""
+        return virtualservice.state(await self._get(target), target)
+
+    async def write(self, target: Target, change: SetWeight) -> RouteState:
+        """Apply one change and read it back.
+
+        Every attempt reads afresh and checks what the change was decided upon, so nothing is retried blindly. Going to
+        0 is computed anew each time; after some attempts it tests only the object and the destinations.
+        """
+        zero = change.direction is Direction.ZERO
+        try:
+            async with asyncio.timeout(_ZERO_WITHIN_S if zero else RAISE_WITHIN_S):
+                return await self._written(target, change, _ZERO_ATTEMPTS if zero else _RAISE_ATTEMPTS)
+        except TimeoutError as error:
+            raise Transient(f"{_called(target)} could not be written in time") from error
+
+    async def steered(self, namespaces: Sequence[str]) -> tuple[Steered, ...]:
+        """Every route whose mark is ours and not final, the target rebuilt from the mark."""
+        found = []
+        for manifest in await self._api.virtual_services(namespaces):
+            mark, target = annotation.mark_of(manifest), annotation.target_of(manifest, NAME)
+            if mark is None or target is None or annotation.is_final(mark.phase):
+                continue
+            try:
+                found.append(Steered(target, mark, virtualservice.state(manifest, target)))
+            except Conflict:
+                continue
+        return tuple(found)
+
+    async def listed(self, namespaces: Sequence[str]) -> tuple[Listed, ...]:
+        """Routes that could be steered: one for each VirtualService and service it sends to."""
+        manifests = await self._api.virtual_services(namespaces)
+        rules = await self._api.destination_rules(namespaces)
+        found: set[Listed] = set()
+        for manifest in manifests:
+            namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+            for place in virtualservice.places(manifest):
+                for one in place.destinations:
+                    host = fqdn(one.destination.host, namespace)
+                    service = (service_of(host) or (host, namespace))[0]
+                    found.add(Listed(service, namespace, name, _subsets(rules, host)))
+        return tuple(sorted(found, key=lambda one: (one.namespace, one.service, one.name)))
+
+    async def changes(self, namespaces: Sequence[str]) -> AsyncGenerator[RouteRef, None]:
+        """VirtualServices as they change; reconnects by itself, never ends."""
+        scopes = self._api.scopes(namespaces)
+        queue: asyncio.Queue[RouteRef] = asyncio.Queue(maxsize=1000)
+        watchers = [asyncio.create_task(self._watch(scope, queue.put)) for scope in scopes]
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+
+    async def _watch(self, scope: str, put: Callable[[RouteRef], Any]) -> None:
+        version = await self._api.version_when_there()
+        async for change in self._kube.watch(path(GROUP, version, RESOURCE, scope)):
+            metadata = change.object["metadata"]
+            await put(RouteRef(NAME, metadata["namespace"], metadata["name"]))
+
+    async def _written(self, target: Target, change: SetWeight, attempts: int) -> RouteState:
+        refusal: Exception = Conflict("not tried")
+        for attempt in range(attempts):
+            manifest = await self._get(target)
+            if virtualservice.shows(manifest, target, change):
+                return virtualservice.state(manifest, target)
+            operations = virtualservice.patch(manifest, target, change, exact=attempt < _INEXACT_AFTER)
+            try:
+                patched = await self._kube.patch(
+                    await self._api.path_of(target.route.namespace, target.route.name),
+                    operations,
+                    field_manager=self._field_manager,
+                    timeout_s=_ZERO_TIMEOUT_S if change.direction is Direction.ZERO else _RAISE_TIMEOUT_S,
+                )
+            except Unprocessable as error:
+                refusal = error
+                unmoved = _version(await self._get(target)) == _version(manifest)
+                if unmoved and (change.direction is not Direction.ZERO or attempt >= _INEXACT_AFTER):
+                    raise Permanent(f"the API server refuses the change of {_called(target)}: {error}") from error
+                continue
+            except Conflict as error:
+                refusal = error
+                continue
+            except Transient:
+                state = await self._state_if_shown(target, change)
+                if state is None:
+                    raise
+                return state
+            manifest = await self._read_back(target, patched)
+            if virtualservice.shows(manifest, target, change):
+                return virtualservice.state(manifest, target)
+            manager, _ = virtualservice.last_writer(manifest, target.route.protocol)
+            refusal = Conflict(f"{_called(target)} was overwritten at once by {manager or 'somebody'}")
+            if change.direction is not Direction.ZERO:
+                raise refusal
+        if change.direction is Direction.ZERO:
+            raise Transient(f"{_called(target)} changes faster than it can be written: {refusal}") from refusal
+        raise Conflict(f"{_called(target)} changes while it is written: {refusal}") from refusal
+
+    async def _state_if_shown(self, target: Target, change: SetWeight) -> RouteState | None:
+        """The state when a write whose reply was lost did happen."""
+        try:
+            manifest = await self._get(target)
+        except (Transient, NotFound):
+            return None
+        return virtualservice.state(manifest, target) if virtualservice.shows(manifest, target, change) else None
+
+    async def _read_back(self, target: Target, patched: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._get(target)
+        except Transient:
+            return patched
+
+    async def _get(self, target: Target) -> dict[str, Any]:
+        return await self._api.virtual_service(target.route.namespace, target.route.name, timeout_s=READ_TIMEOUT_S)
+
+
+def _subsets(rules: Sequence[dict[str, Any]], host: str) -> tuple[str, ...]:
+    names = {
+        str(subset.get("name"))
+        for rule in rules
+        if covers(fqdn(str(rule["spec"].get("host") or ""), rule["metadata"]["namespace"]), host)
+        for subset in rule["spec"].get("subsets") or ()
+    }
+    return tuple(sorted(names))
+
+
+def _version(manifest: dict[str, Any]) -> str:
+    return str(manifest["metadata"].get("resourceVersion", ""))
+
+
+def _called(target: Target) -> str:
+    return f"VirtualService {target.route.namespace}/{target.route.name}"
