@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.mesh import MeshWorld
+from tests.fixtures.mesh import VIRTUAL_SERVICES, MeshWorld
 
 LABELS = {
     "reporter", "source_workload", "source_workload_namespace", "source_principal", "source_app", "source_version",
@@ -261,3 +261,28 @@ async def test_a_wrong_fault_is_refused_and_changes_nothing(mesh_world: MeshWorl
         assert named in refused.value.read().decode()
         refused.value.close()
     assert mesh_world.call("GET", f"{mesh_world.mesh.url}/_sandbox/faults") == before
+
+
+async def test_lost_watches_are_taken_up_again(mesh_world: MeshWorld) -> None:
+    """After the API server cut all watches, the next change of weights still arrives."""
+    mesh_world.call("PUT", f"{mesh_world.kube.url}/_sandbox/faults", {"drop_watches": True})
+    mesh_world.call("DELETE", f"{mesh_world.kube.url}/_sandbox/faults")
+    await mesh_world.split("checkout", 30)
+    await mesh_world.served("checkout", "v2", 10, mesh_world.truth()["at"])
+
+
+async def test_held_back_routes_leave_the_old_split(mesh_world: MeshWorld) -> None:
+    """With `push_delay_s` the API server has the new weight and Envoy does not, as with slow proxies."""
+    mesh_world.faults(push_delay_s=600)
+    before = mesh_world.in_force("payments")
+    path = f"{mesh_world.kube.url}{VIRTUAL_SERVICES}/payments"
+    weights = [
+        {"op": "replace", "path": "/spec/http/1/route/0/weight", "value": 0},
+        {"op": "replace", "path": "/spec/http/1/route/1/weight", "value": 100},
+    ]
+    told = mesh_world.call("PATCH", path, weights, "application/json-patch+json")
+    assert told["spec"]["http"][1]["route"][1]["weight"] == 100
+    since = mesh_world.truth()["at"]
+    await mesh_world.served("payments", "v1", 60, since)
+    assert mesh_world.in_force("payments") == before
+    assert mesh_world.requests(service="payments", version="v2", after=since, by="start")["count"] == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
@@ -107,5 +106,5 @@ async def test_parts_end_when_their_parent_is_killed() -> None:
         parent.kill()
         parent.communicate()
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
+            if alive(pid):
                 os.kill(pid, signal.SIGKILL)

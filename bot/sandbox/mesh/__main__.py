@@ -69,7 +69,7 @@ async def serve(options: argparse.Namespace) -> int:
             metrics=f"{url}/metrics",
             nodes={name: f"{url}/nodes/{name}/metrics" for name in NODES},
         )
-        await _until_stopped_or_envoy_gone(envoy)
+        await _until_stopped_or_envoy_gone(envoy, ledger)
     finally:
         await load.stop()
         await translator.stop()
@@ -81,9 +81,10 @@ async def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _until_stopped_or_envoy_gone(envoy: Envoy) -> None:
+async def _until_stopped_or_envoy_gone(envoy: Envoy, ledger: Ledger) -> None:
     stopped = asyncio.create_task(until_told_to_stop())
     while envoy.returncode is None:
+        ledger.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(stopped), 0.5)
             return

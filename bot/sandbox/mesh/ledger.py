@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from bot.sandbox.mesh.routes import Address, ClusterOf
@@ -22,6 +23,8 @@ _TRUST_DOMAIN = "spiffe://cluster.local"
 _UNKNOWN = "unknown"
 _NEVER_CONNECTED = {"UF", "UO"}
 _KEPT_REQUESTS = 400_000
+# Envoy logs requests as they finish, so the newest are last, but for the moments it takes to write a line.
+_LOG_DISORDER_S = 2.0
 
 _SOURCE_LABELS = {
     "source_workload": SOURCE_WORKLOAD,
@@ -130,14 +133,15 @@ class Ledger:
         by_start: bool = False,
     ) -> list[Request]:
         """Return requests with `after_s` < finish (or start) <= `before_s`; `code` is `500` or a class `5xx`."""
-        return [
+        found = [
             item
-            for item in self._requests
+            for item in takewhile(lambda item: item.finished_s > after_s - _LOG_DISORDER_S, reversed(self._requests))
             if after_s < (item.started_s if by_start else item.finished_s) <= before_s
             and (service is None or item.service == service)
             and (version is None or item.version == version)
             and (code is None or _code_matches(code, item.code))
         ]
+        return found[::-1]
 
     def _count_request(self, entry: Mapping[str, Any]) -> None:
         cluster = self._meaning.get(entry["cluster"] or "")

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _CONVERGENCE_BUCKETS_S = (0.1, 0.5, 1, 3, 5, 10, 20, 30)
 _PUSH_BUCKETS_S = (0.01, 0.1, 1, 3, 5, 10, 20, 30)
 _SETTLE_S = 0.01
+_HOLD_CHECK_S = 0.05
 
 
 class Translator:
@@ -87,8 +88,8 @@ class Translator:
             await self._changed.wait()
             # A list or a burst of pods is one push, and a single patch is not held up noticeably.
             await asyncio.sleep(_SETTLE_S)
-            if held_back_s := self._faults().push_delay_s:
-                await asyncio.sleep(held_back_s)
+            while time.monotonic() - self._changed_at < self._faults().push_delay_s:
+                await asyncio.sleep(_HOLD_CHECK_S)
             changed_at = self._changed_at
             self._changed.clear()
             started = time.monotonic()

@@ -64,6 +64,7 @@ class Workloads:
         self._rng = rng
         self._servers: dict[tuple[str, str], _PodServer] = {}
         self._known: dict[Address, PodOf] = {}
+        self._changing = asyncio.Lock()
 
     async def follow(self, pods: list[Manifest]) -> None:
         """Open a port for each new pod and close those of pods that are gone."""
@@ -81,8 +82,9 @@ class Workloads:
 
     async def apply_faults(self) -> None:
         """Close or reopen the ports of workloads that refuse connections or no longer do."""
-        for server in self._servers.values():
-            await server.refuse(self._faults().workloads.get(server.pod.workload, _HEALTHY).refuse)
+        async with self._changing:
+            for server in list(self._servers.values()):
+                await server.refuse(self._faults().workloads.get(server.pod.workload, _HEALTHY).refuse)
 
     def address_of(self, manifest: Manifest) -> Address | None:
         """Return where a pod listens, None when it has no port yet."""
