@@ -72,6 +72,16 @@ async def test_unreadable_letters_requests_block_nothing(store: RedisStore, redi
     assert await store.inbox.waiting() == ()
 
 
+async def test_an_unreadable_freeze_binds_and_can_be_lifted(store: RedisStore, redis_server: RedisServer) -> None:
+    """What a newer version froze stays frozen for an older one, until somebody lifts it."""
+    redis_server.say("HSET", "canary-bot:{0}:freezes", "payments|f9", '{"schema": 99}')
+    (found,) = await store.freezes.all()
+    assert found.covers("payments", NOW)
+    assert not found.covers("checkout", NOW)
+    assert [one.id for one in await store.freezes.remove("payments")] == ["f9"]
+    assert await store.freezes.all() == ()
+
+
 async def test_history_is_bounded(store: RedisStore, redis_server: RedisServer) -> None:
     """The newest 500 of the fleet and the newest 50 of each service stay; records of the others are gone."""
     token = await _token(store)

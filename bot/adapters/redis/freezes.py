@@ -3,8 +3,9 @@
 import math
 
 from bot.adapters.redis.link import Link
+from bot.errors import Unreadable
 from bot.ports.clock import Clock
-from bot.rollout.model import Freeze
+from bot.rollout.model import Actor, Freeze, Source
 from bot.rollout.record import dump, load_freeze
 
 _REMEMBERED_S = 7 * 86_400.0
@@ -27,11 +28,13 @@ class RedisFreezes:
 
     async def remove(self, scope: str) -> tuple[Freeze, ...]:
         """Lift the freezes of a scope; two people who lift the same one are not both told that they did."""
-        return _in_order([load_freeze(text) for text in await self._link.run("unfreeze", scope)])
+        answer = await self._link.run("unfreeze", scope)
+        return _in_order([_read(field, text) for field, text in zip(answer[::2], answer[1::2], strict=True)])
 
     async def all(self) -> tuple[Freeze, ...]:
-        """Every freeze, also ended ones; `Freeze.covers` says which binds."""
-        return _in_order([load_freeze(text) for text in await self._link.command("HVALS", "freezes")])
+        """Every freeze, also ended ones; `Freeze.covers` says which binds. One that cannot be read binds its scope."""
+        found: dict[str, str] = await self._link.command("HGETALL", "freezes")
+        return _in_order([_read(field, text) for field, text in found.items()])
 
 
 class RedisSeen:
@@ -47,6 +50,14 @@ class RedisSeen:
 
 def _field(freeze: Freeze) -> str:
     return f"{freeze.scope}|{freeze.id}"
+
+
+def _read(field: str, text: str) -> Freeze:
+    try:
+        return load_freeze(text)
+    except Unreadable:
+        scope, _, freeze_id = field.rpartition("|")
+        return Freeze(freeze_id, scope, "a freeze that this version cannot read", Actor(Source.BOT), 0.0)
 
 
 def _in_order(freezes: list[Freeze]) -> tuple[Freeze, ...]:

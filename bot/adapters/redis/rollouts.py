@@ -130,7 +130,11 @@ class RedisRollouts:
         """Audit lines, newest first: about the newest 10,000 of the fleet and 1,000 of each rollout are kept."""
         stream = f"audit:{rollout_id}" if rollout_id else "audit"
         entries = await self._link.command("XREVRANGE", stream, "+", "-", "COUNT", limit)
-        return tuple(load_audit(fields["line"]) for _, fields in entries)
+        lines: list[Audit] = []
+        for _, fields in entries:
+            with suppress(Unreadable):
+                lines.append(load_audit(fields["line"]))
+        return tuple(lines)
 
     async def ping(self) -> str:
         """The server's name and version.
