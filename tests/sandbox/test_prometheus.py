@@ -211,6 +211,26 @@ async def test_promql_of_the_gates_answers_alike(asked: Asked) -> None:
     assert scraped_at <= float(newest)
 
 
+async def test_a_subquery_has_one_point_per_aligned_step(asked: Asked) -> None:
+    """`x[range:step]` through /query is a matrix at multiples of the step, also of an expression."""
+    asked.page.text = 'stepped_total{code="200"} 5\n'
+    await asked.eventually("stepped_total", bool)
+    await asked.scraped(8)
+    now_s = float((await asked.query("stepped_total[30s]"))["result"][0]["values"][-1][0])
+    for expression in ("stepped_total", "sum(stepped_total)", "max(timestamp(stepped_total))"):
+        data = await asked.query(f"{expression}[20s:1s]", time=str(now_s))
+        assert data["resultType"] == "matrix"
+        (series,) = data["result"]
+        moments = [float(moment) for moment, _ in series["values"]]
+        assert moments
+        assert all(moment == int(moment) and now_s - 20 <= moment <= now_s for moment in moments)
+        assert moments == [moments[0] + number for number in range(len(moments))]
+        if expression.startswith("max"):
+            assert all(0 <= moment - float(value) < 20 for moment, value in series["values"])
+        else:
+            assert {value for _, value in series["values"]} == {"5"}
+
+
 async def test_a_past_moment_can_be_asked_for(asked: Asked) -> None:
     """`time` in Unix seconds or RFC 3339 gives the values as they were then."""
     asked.page.text = 'past_total{code="200"} 5\n'

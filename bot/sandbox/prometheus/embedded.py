@@ -1,7 +1,7 @@
 """An embedded Prometheus: prombed scrapes and evaluates; what it lacks and our questions need is added here.
 
-Added to prombed's PromQL: range selectors as a result, `time`, `timestamp`, `vector`, `absent`, the `*_over_time`
-functions, `changes` and `resets`.
+Added to prombed's PromQL: range selectors and subqueries as a whole query, `time`, `timestamp`, `vector`, `absent`, the
+`*_over_time` functions, `changes` and `resets`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ _log = logging.getLogger(__name__)
 _RETENTION_MS = 15 * 60_000
 _LOOKBACK_MS = 5 * 60_000
 _MAX_SERIES = 100_000
+_SUBQUERY = re.compile(r"^(.+)\[(\w+):(\w+)\]\s*$", re.DOTALL)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -63,11 +65,14 @@ class Engine(PromQLEngine):  # type: ignore[misc] # prombed ships no types
         Raises:
             PrombedError: not PromQL, or PromQL that is not supported.
         """
+        end_ms = time_ms if time_ms is not None else time.time_ns() // 1_000_000
+        if subquery := _SUBQUERY.match(expression):
+            inner, range_ms, step_ms = subquery[1], parse_duration(subquery[2]), parse_duration(subquery[3])
+            return _matrix_body(self._steps(inner, end_ms, range_ms, step_ms))
         parsed = parse_promql(expression)
         if not isinstance(parsed, SelectorExpression) or parsed.range_ms is None:
-            result: dict[str, Any] = super().query(expression, time_ms)
+            result: dict[str, Any] = super().query(expression, end_ms)
             return result
-        end_ms = time_ms if time_ms is not None else time.time_ns() // 1_000_000
         matrix = []
         for series in self._samples.select(list(parsed.matchers)):
             values = [
@@ -77,7 +82,18 @@ class Engine(PromQLEngine):  # type: ignore[misc] # prombed ships no types
             ]
             if values:
                 matrix.append({"metric": series.labels, "values": values})
-        return {"status": "success", "data": {"resultType": "matrix", "result": matrix}}
+        return _matrix_body(matrix)
+
+    def _steps(self, expression: str, end_ms: int, range_ms: int, step_ms: int) -> list[dict[str, Any]]:
+        """Evaluate at each multiple of the step in (end - range, end], as Prometheus aligns subqueries."""
+        last_ms = end_ms - end_ms % step_ms
+        # Nothing is stored from before the retention, so the steps before it find nothing.
+        begin_ms = max(end_ms - range_ms, end_ms - _RETENTION_MS - _LOOKBACK_MS)
+        first_ms = begin_ms - begin_ms % step_ms + step_ms
+        if first_ms > last_ms:
+            return []
+        found: list[dict[str, Any]] = self.query_range(expression, first_ms, last_ms, step_ms)["data"]["result"]
+        return found
 
     def _evaluate_call(self, name: str, args: tuple[Expression, ...], time_ms: int, budget: Any) -> Any:
         if name == "time" and not args:
@@ -196,6 +212,10 @@ class Embedded:
             # Scrapes that were missed are not made up for.
             due = max(due + self._interval_s, loop.time())
             await asyncio.sleep(due - loop.time())
+
+
+def _matrix_body(series: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"status": "success", "data": {"resultType": "matrix", "result": series}}
 
 
 def number(value: float) -> str:
