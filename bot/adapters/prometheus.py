@@ -124,7 +124,7 @@ class Prometheus:
             return self._hidden(f"TLS to Prometheus fails: {_root(error)}")
         except requests.exceptions.ConnectionError as error:
             return self._hidden(f"Prometheus cannot be reached: {_root(error)}")
-        except (requests.exceptions.RequestException, HTTPError, PrometheusApiClientException) as error:
+        except (requests.exceptions.RequestException, HTTPError, PrometheusApiClientException, OSError) as error:
             return self._hidden(f"asking Prometheus fails: {_root(error)}")
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             return self._hidden(f"Prometheus' answer is not as expected: {type(error).__name__} {error}")
@@ -270,10 +270,10 @@ def _root(error: BaseException) -> str:
     """The innermost reason, without addresses of objects."""
     reason: Any = error
     while isinstance(reason, BaseException):
-        inner = getattr(reason, "reason", None) or next(
-            (one for one in reason.args if isinstance(one, Exception)), None
-        )
-        if inner is None or inner is reason:
+        inner = getattr(reason, "reason", None)
+        if not isinstance(inner, Exception):
+            inner = next((one for one in reason.args if isinstance(one, Exception)), None)
+        if inner is None:
             break
         reason = inner
     text = str(reason)
