@@ -297,7 +297,7 @@ def _lowered(
     if "canary" in bare:
         if canary.explicit:
             edits.append({"op": "remove", "path": f"{place.pointer}/route/{canary.index}/weight"})
-    elif canary.weight or not canary.explicit:
+    elif canary.weight:
         edits.append(_weigh(place, canary, 0))
     return edits, False
 
