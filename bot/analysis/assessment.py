@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 
 from bot.analysis.counts import Counted, count, covered, scrape_interval
-from bot.analysis.fingerprint import fingerprint
+from bot.analysis.facts import fingerprint
 from bot.analysis.gates import GATES
 from bot.analysis.latency import Latencies
 from bot.analysis.latency import sort as sort_latencies

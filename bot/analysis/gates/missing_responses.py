@@ -13,6 +13,7 @@ from bot.rollout.model import Rollout
 MIN_EXPECTED = 50.0
 Z_LIMIT = 4.0
 FEW = 0.5
+FEW_OF_SEEN = 0.8
 NEVER_AFTER = 3.0
 
 
@@ -20,8 +21,9 @@ class MissingResponses:
     """Compares the canary's answered requests with what its weight explains of all that completed.
 
     The normal approximation of the binomial: with n completed requests and share w, z = (n w - c) / sqrt(n w (1 - w)).
-    FAIL needs z above 4, at least 50 expected, and less than half of them answered, since a route with other matches
-    shifts the share a little without anything hanging. Requests whose client gave up are completed but not answered.
+    FAIL needs z above 4, at least 50 expected, and less than 80% of them answered; less than half where the weight was
+    never seen in the traffic, since a route with other matches shifts the share without anything hanging. Requests
+    whose client gave up are completed but not answered.
     """
 
     def questions(self, spec: GateSpec, rollout: Rollout, now: float) -> tuple[Query, ...]:
@@ -45,9 +47,10 @@ class MissingResponses:
         canary = tallies.get(Whose.CANARY, NOTHING)
         answered, completed = canary.ok + canary.errors, _both(tallies)
         expected = look.share * completed
+        few = FEW_OF_SEEN if look.rollout.bake.seen else FEW
         numbers: dict[str, object] = {
             "value": answered / expected if expected else None,
-            "limit": FEW,
+            "limit": few,
             "unit": "of expected",
             "samples": round(answered),
             "needed_samples": round(MIN_EXPECTED),
@@ -76,12 +79,12 @@ class MissingResponses:
         if expected < MIN_EXPECTED:
             return look.report(
                 spec,
-                Verdict.PASS if answered >= FEW * expected and answered >= 1 else Verdict.INCONCLUSIVE,
+                Verdict.PASS if answered >= few * expected and answered >= 1 else Verdict.INCONCLUSIVE,
                 f"{told}; too few to tell hanging from chance.",
                 **numbers,
             )
         z = (expected - answered) / sqrt(expected * (1 - look.share))
-        if z <= Z_LIMIT or answered >= FEW * expected:
+        if z <= Z_LIMIT or answered >= few * expected:
             return look.report(spec, Verdict.PASS, f"{told}.", **numbers)
         if look.arrived_at is not None:
             return look.report(
