@@ -23,6 +23,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,11 +59,27 @@ def _die_with_parent() -> Callable[[], None] | None:
     return ask
 
 
-class Part:
-    """A running child: a sandbox part that prints a JSON ready line, or a foreign binary that does not.
+@cache
+def _launcher() -> ThreadPoolExecutor:
+    """One thread that starts every child and stays: the kernel ends a child when the *thread* that started it ends."""
+    return ThreadPoolExecutor(1, thread_name_prefix="sandbox-launcher")
 
-    Start parts from the main thread: the kernel ends a child when the *thread* that started it ends.
-    """
+
+def _launch(argv: list[str], cwd: Path | None, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env={**env, DIE_WITH_STDIN: "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one prctl call, no locks taken
+    )
+
+
+class Part:
+    """A running child: a sandbox part that prints a JSON ready line, or a foreign binary that does not."""
 
     def __init__(
         self,
@@ -72,23 +90,16 @@ class Part:
         env: Mapping[str, str] | None = None,
         log_path: Path | None = None,
         on_stdout: Callable[[bytes], None] | None = None,
+        on_stderr: Callable[[bytes], None] | None = None,
     ) -> None:
         self.name = name
         self.ready: dict[str, Any] = {}
         self._on_stdout = on_stdout
+        self._on_stderr = on_stderr
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._ready_seen = threading.Event()
         self._log = log_path.open("ab") if log_path is not None else None
-        self._process = subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env={**os.environ, **(env or {}), DIE_WITH_STDIN: "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one prctl call, no locks taken
-        )
+        self._process = _launcher().submit(_launch, list(argv), cwd, {**os.environ, **(env or {})}).result()
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._readers = [
@@ -196,6 +207,8 @@ class Part:
         with contextlib.suppress(ValueError, OSError):
             for line in stream:
                 self._tail.append(line.decode(errors="replace").rstrip())
+                if self._on_stderr is not None:
+                    self._on_stderr(line)
                 if self._log is not None:
                     self._log.write(line)
                     self._log.flush()

@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from bot.sandbox.process import Part, PartError
+
+READY = """print('{"ready": true}', flush=True)"""
 
 
 def alive(pid: int) -> bool:
@@ -65,17 +68,27 @@ def test_a_part_that_is_never_ready_is_stopped() -> None:
 
 def test_a_part_that_ignores_the_signal_is_killed() -> None:
     """SIGKILL follows SIGTERM after the grace."""
-    program = (
-        "import signal,time; signal.signal(15, signal.SIG_IGN); print('{\"ready\": true}', flush=True); time.sleep(60)"
-    )
+    program = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {READY}; time.sleep(60)"
     part = python("stubborn", program)
     part.wait_ready()
     assert part.stop(0.2) == -signal.SIGKILL
 
 
+def test_a_part_outlives_the_thread_that_asked_for_it() -> None:
+    """A part started from a thread that ends goes on, although the kernel ties a child to the thread that forked it."""
+    started: list[Part] = []
+    thread = threading.Thread(target=lambda: started.append(python("kept", f"import sys; {READY}; sys.stdin.read()")))
+    thread.start()
+    thread.join()
+    (part,) = started
+    part.wait_ready()
+    assert part.returncode is None
+    assert part.stop() == -signal.SIGTERM
+
+
 def test_stopping_twice_is_harmless() -> None:
     """A second stop returns the same status."""
-    part = python("short", "print('{\"ready\": true}', flush=True); import sys; sys.stdin.read()")
+    part = python("short", f"import sys; {READY}; sys.stdin.read()")
     part.wait_ready()
     assert part.stop() == part.stop()
 
