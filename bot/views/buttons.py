@@ -5,7 +5,7 @@ import json
 from bot.rollout.gate import Verdict
 from bot.rollout.model import HoldReason, Phase, Rollout
 from bot.views.blocks import Block, actions, button, confirm, overflow, pointer
-from bot.views.numbers import amount
+from bot.views.numbers import value
 
 EXTEND_S = 600
 
@@ -161,7 +161,7 @@ def _with_warnings(rollout: Rollout, text: str) -> str:
     if look is None:
         return text
     warnings = [
-        f"{report.gate} {amount(report.value, report.unit)} ({report.verdict.value})"
+        f"{report.gate} {value(report)} ({report.verdict.value})"
         for report in look.reports
         if report.verdict is not Verdict.PASS
     ]

@@ -8,7 +8,7 @@ from bot.views.blocks import Rendered, context, fields, header, rendered, sectio
 from bot.views.card import lock_screen
 from bot.views.escape import clock, escape
 from bot.views.gates import gate_table
-from bot.views.numbers import amount, samples
+from bot.views.numbers import limit_of, samples, value
 from bot.views.situation import following, headline, possible
 
 _WORST_FIRST = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.PASS)
@@ -39,9 +39,9 @@ def worst(reports: tuple[GateReport, ...]) -> str:
     if not reports:
         return ""
     report = min(reports, key=lambda one: (_WORST_FIRST.index(one.verdict), -_closeness(one)))
-    limit = f", limit {amount(report.limit, report.unit)}" if report.limit is not None else ""
+    limit = f", limit {limit_of(report)}" if report.limit is not None else ""
     counted = f", {samples(report)} requests" if report.samples is not None else ""
-    return escape(f"{report.gate} {amount(report.value, report.unit)}{limit}{counted}", 500)
+    return escape(f"{report.gate} {value(report)}{limit}{counted}", 500)
 
 
 def _closeness(report: GateReport) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bot.rollout.gate import GateReport
 from bot.views.blocks import Block, table
-from bot.views.numbers import MARKS, amount, samples
+from bot.views.numbers import MARKS, limit_of, samples, stable_value, value
 
 HEADS = ("Gate", "Canary", "Stable", "Limit", "Samples", "Result")
 
@@ -17,9 +17,9 @@ def gate_table(reports: Sequence[GateReport]) -> Block | None:
 def _row(report: GateReport) -> tuple[str, ...]:
     return (
         report.gate,
-        amount(report.value, report.unit),
-        amount(report.stable_value, report.unit),
-        amount(report.limit, report.unit),
+        value(report),
+        stable_value(report),
+        limit_of(report),
         samples(report),
         MARKS[report.verdict],
     )

@@ -12,21 +12,37 @@ MARKS = {
 NOTHING = "–"
 
 
-def amount(value: float | None, unit: str) -> str:
-    """A value in its unit: a fraction as percent, milliseconds, a factor, or as it is; `–` for none."""
-    if value is None:
+def value(report: GateReport) -> str:
+    """The canary's value in its own unit, `–` for none."""
+    return _amount(report, report.value)
+
+
+def stable_value(report: GateReport) -> str:
+    """Stable's value in its own unit, `–` for none."""
+    return _amount(report, report.stable_value)
+
+
+def limit_of(report: GateReport) -> str:
+    """The limit: in the unit of the value, or as a multiple of stable's."""
+    if report.limit is not None and report.unit == "x":
+        return f"{number(report.limit)}x stable"
+    return _amount(report, report.limit)
+
+
+def _amount(report: GateReport, amount: float | None) -> str:
+    if amount is None:
         return NOTHING
-    match unit:
-        case "fraction" | "%":
-            return percent(value)
-        case "ms":
-            return milliseconds(value)
-        case "x":
-            return f"{number(value)}x"
-        case "":
-            return number(value)
+    match report.gate:
+        case "error-rate" | "missing-responses":
+            return percent(amount)
+        case "p99":
+            return milliseconds(amount)
+        case "pods":
+            return f"{number(amount)} ready"
+        case _ if report.unit in ("", "x"):
+            return number(amount)
         case _:
-            return f"{number(value)} {unit}"
+            return f"{number(amount)}{'' if report.unit == '%' else ' '}{report.unit}"
 
 
 def samples(report: GateReport) -> str:

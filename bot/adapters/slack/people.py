@@ -1,0 +1,65 @@
+"""People and user groups as Slack knows them, remembered for five minutes."""
+
+from typing import Any
+
+from bot.adapters.slack.chat import SlackChat
+from bot.errors import NotFound
+from bot.ports.clock import Clock
+from bot.ports.people import Person
+
+REMEMBERED_S = 300.0
+_NOT_MEMBERS = ("is_restricted", "is_ultra_restricted", "is_bot", "is_stranger", "deleted", "is_workflow_bot")
+
+
+class SlackDirectory:
+    """Implements `Directory`. `usergroups.users.list` is limited to 20 calls a minute, hence the memory."""
+
+    def __init__(self, chat: SlackChat, clock: Clock) -> None:
+        self._chat = chat
+        self._clock = clock
+        self._people: dict[str, tuple[float, Person]] = {}
+        self._groups: tuple[float, dict[str, str]] | None = None
+        self._members: dict[str, tuple[float, frozenset[str]]] = {}
+
+    async def person(self, user_id: str) -> Person:
+        """A person; NotFound for an id that Slack does not know."""
+        known = self._people.get(user_id)
+        if known is not None and known[0] > self._clock.monotonic():
+            return known[1]
+        answer = await self._chat.api.read("users.info", user=user_id)
+        person = _person(answer["user"], (await self._chat.myself()).team_id)
+        self._people[user_id] = (self._clock.monotonic() + REMEMBERED_S, person)
+        return person
+
+    async def members(self, group: str) -> frozenset[str]:
+        """User ids in a group, named by handle (`@release-leads`) or id."""
+        group_id = await self.group_id(group)
+        known = self._members.get(group_id)
+        if known is not None and known[0] > self._clock.monotonic():
+            return known[1]
+        answer = await self._chat.api.read("usergroups.users.list", usergroup=group_id)
+        members = frozenset(str(user) for user in answer["users"])
+        self._members[group_id] = (self._clock.monotonic() + REMEMBERED_S, members)
+        return members
+
+    async def group_id(self, group: str) -> str:
+        """The id of a group, which a mention needs (`<!subteam^S…>`); NotFound for an unknown handle or id."""
+        if self._groups is None or self._groups[0] <= self._clock.monotonic():
+            answer = await self._chat.api.read("usergroups.list")
+            named = {str(one["handle"]).lower(): str(one["id"]) for one in answer["usergroups"]}
+            self._groups = (self._clock.monotonic() + REMEMBERED_S, named)
+        by_handle = self._groups[1]
+        wanted = group.removeprefix("@")
+        if wanted in by_handle.values():
+            return wanted
+        if wanted.lower() not in by_handle:
+            raise NotFound(f"Slack has no user group @{wanted}")
+        return by_handle[wanted.lower()]
+
+
+def _person(user: dict[str, Any], team_id: str) -> Person:
+    teams = {str(user.get("team_id", team_id)), *user.get("enterprise_user", {}).get("teams", [])}
+    profile = user.get("profile", {})
+    name = profile.get("display_name") or user.get("real_name") or profile.get("real_name") or user.get("name", "")
+    outside = team_id not in teams or any(user.get(flag) for flag in _NOT_MEMBERS)
+    return Person(str(user["id"]), str(name), not outside, str(user.get("tz") or "UTC"))
