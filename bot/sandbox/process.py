@@ -219,8 +219,11 @@ def announce(url: str, **more: object) -> None:
     print(json.dumps({"ready": True, "url": url, **more}), flush=True)
 
 
-async def until_told_to_stop() -> None:
-    """Return on SIGTERM or SIGINT, or when the parent that started this part is gone."""
+def stop_event() -> asyncio.Event:
+    """Return an event that is set on SIGTERM or SIGINT, or when the parent that started this part is gone.
+
+    A part with something to clean up asks for it before it starts that, so that no signal ends it half-way.
+    """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -233,4 +236,9 @@ async def until_told_to_stop() -> None:
                 stopped.set()
 
         loop.add_reader(sys.stdin.fileno(), readable)
-    await stopped.wait()
+    return stopped
+
+
+async def until_told_to_stop() -> None:
+    """Return on SIGTERM or SIGINT, or when the parent that started this part is gone."""
+    await stop_event().wait()

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import random
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from bot.sandbox.mesh.routes import ClusterOf, full_host
 from bot.sandbox.mesh.translator import Translator
 from bot.sandbox.mesh.watch import ClusterWatch
 from bot.sandbox.mesh.workloads import Workloads
-from bot.sandbox.process import announce, until_told_to_stop
+from bot.sandbox.process import announce, stop_event
 
 _NAMESPACE = "shop"
 _FIRST_PUSH_S = 20.0
@@ -36,7 +35,12 @@ _OPEN_FILES = 65_536
 
 async def serve(options: argparse.Namespace) -> int:
     """Run the mesh until told to stop; return the exit status."""
-    folder = Path(tempfile.mkdtemp(prefix="canary-mesh-"))
+    stopped = stop_event()
+    with tempfile.TemporaryDirectory(prefix="canary-mesh-", ignore_cleanup_errors=True) as folder:
+        return await _serve_in(Path(folder), options, stopped)
+
+
+async def _serve_in(folder: Path, options: argparse.Namespace, stopped: asyncio.Event) -> int:
     rng = random.Random(options.seed)
     control = Control(Nodes(time.time(), rng))
     faults: Callable[[], Faults] = control.present_faults
@@ -69,7 +73,7 @@ async def serve(options: argparse.Namespace) -> int:
             metrics=f"{url}/metrics",
             nodes={name: f"{url}/nodes/{name}/metrics" for name in NODES},
         )
-        await _until_stopped_or_envoy_gone(envoy, ledger)
+        await _until_stopped_or_envoy_gone(stopped, envoy, ledger)
     finally:
         await load.stop()
         await translator.stop()
@@ -77,18 +81,15 @@ async def serve(options: argparse.Namespace) -> int:
         await runner.cleanup()
         workloads.close()
         await envoy.stop()
-        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
-async def _until_stopped_or_envoy_gone(envoy: Envoy, ledger: Ledger) -> None:
-    stopped = asyncio.create_task(until_told_to_stop())
+async def _until_stopped_or_envoy_gone(stopped: asyncio.Event, envoy: Envoy, ledger: Ledger) -> None:
     while envoy.returncode is None:
         ledger.drain()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(stopped), 0.5)
+            await asyncio.wait_for(stopped.wait(), 0.5)
             return
-    stopped.cancel()
     raise SystemExit(f"Envoy ended with status {envoy.returncode}")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from bot.sandbox.process import Part, announce, until_told_to_stop
+from bot.sandbox.process import Part, announce, stop_event
 from bot.sandbox.prometheus import real
 from bot.sandbox.prometheus.api import Api
 from bot.sandbox.prometheus.embedded import Embedded
@@ -23,6 +23,7 @@ from bot.sandbox.prometheus.targets import Target, target
 
 async def serve(options: argparse.Namespace) -> int:
     """Run until told to stop; return the exit status."""
+    stopped = stop_event()
     targets: list[Target] = options.target
     binary = options.binary if options.binary not in (None, "none") else None
     if options.binary is None:
@@ -47,7 +48,7 @@ async def serve(options: argparse.Namespace) -> int:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", options.port).start()
         announce(f"http://127.0.0.1:{runner.addresses[0][1]}", backend="prometheus" if server else "embedded")
-        await until_told_to_stop()
+        await stopped.wait()
     finally:
         await runner.cleanup()
         if embedded is not None:
