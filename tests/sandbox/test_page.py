@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from playwright.async_api import Page, async_playwright, expect
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
@@ -328,6 +329,40 @@ async def test_the_mesh_is_shown_and_its_switches_work(browser_page: Page, slack
     finally:
         for part in reversed(parts):
             part.stop()
+
+
+async def test_the_bot_is_killed_and_started_from_the_page(
+    browser_page: Page, slack_process: Part, tmp_path: Path
+) -> None:
+    """The button asks the control to kill the bot, sees that it is gone, and then offers to start it."""
+    asked: list[str] = []
+
+    async def control(request: web.Request) -> web.Response:
+        asked.append(request.match_info["what"])
+        return web.json_response({"ok": True})
+
+    async def health(request: web.Request) -> web.Response:
+        return web.json_response({}, status=503 if asked[-1:] == ["kill"] else 200)
+
+    world_app = web.Application()
+    world_app.add_routes([web.post("/bot/{what}", control), web.get("/healthz", health)])
+    runner = web.AppRunner(world_app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    world = tmp_path / "world.json"
+    world.write_text(json.dumps({"slack": slack_process.url, "bot": {"url": url}, "control": url}))
+    page_part = Part.module("page", "--world", str(world))
+    try:
+        page_part.wait_ready()
+        await browser_page.goto(page_part.url)
+        await browser_page.get_by_role("button", name="Kill the bot").click()
+        await browser_page.get_by_role("button", name="Start the bot").click()
+        await expect(browser_page.get_by_role("button", name="Kill the bot")).to_be_visible()
+        assert asked == ["kill", "start"]
+    finally:
+        page_part.stop()
+        await runner.cleanup()
 
 
 def test_weights_and_counts_become_shares() -> None:

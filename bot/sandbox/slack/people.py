@@ -40,8 +40,9 @@ class People:
         """Type a slash command: `{user, channel, text, thread_ts?, wait_s?}`."""
         user, channel = self._in_channel(act)
         typed = str(act["text"]).strip()
-        if act.get("thread_ts"):
-            return self._refuse(user, channel, f"{typed.split(' ')[0]} is not supported in threads. Sorry!")
+        if thread_ts := act.get("thread_ts"):
+            said = f"{typed.split(' ')[0]} is not supported in threads. Sorry!"
+            return self._refuse(user, channel, said, thread_ts=str(thread_ts))
         command, _, text = typed.partition(" ")
         if command != COMMAND or "commands" not in self.app_scopes:
             return self._refuse(user, channel, f"{command} is not a valid command.")
@@ -317,8 +318,10 @@ class People:
             "trigger_id": self.world.issue_trigger(user.id),
         }
 
-    def _refuse(self, user: User, channel: Channel, text: str, ack: Ack | None = None) -> Json:
-        said = self.world.say_privately(user.id, channel.id, text)
+    def _refuse(
+        self, user: User, channel: Channel, text: str, ack: Ack | None = None, thread_ts: str | None = None
+    ) -> Json:
+        said = self.world.say_privately(user.id, channel.id, text, thread_ts)
         return {
             "ok": False,
             "error": (ack.error if ack else None) or "refused",

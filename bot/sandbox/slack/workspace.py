@@ -24,6 +24,8 @@ TEAM_DOMAIN = "sandbox"
 
 VERSIONS_KEPT = 200
 CALLS_KEPT = 5000
+MESSAGES_KEPT = 20_000
+RIGHTS_KEPT = 20_000
 
 TRIGGER_S = 3.0
 RESPONSE_URL_S = 1800.0
@@ -269,6 +271,11 @@ def _written(value: Any) -> Iterator[str]:
                     yield from _written(part)
 
 
+def _forget_oldest(kept: dict[Any, Any], most: int) -> None:
+    while len(kept) > most:
+        del kept[next(iter(kept))]
+
+
 @dataclass(slots=True)
 class View:
     """An open modal or a home tab."""
@@ -430,12 +437,14 @@ class Workspace:
         self._watchers.discard(queue)
 
     def publish(self, kind: str, data: Json) -> None:
-        """Tell all subscribers; one that does not read is dropped."""
-        for queue in list(self._watchers):
+        """Tell all subscribers; one that fell behind is told to look at everything afresh instead (`reset`)."""
+        for queue in self._watchers:
             try:
                 queue.put_nowait({"kind": kind, **data})
             except asyncio.QueueFull:
-                self._watchers.discard(queue)
+                while not queue.empty():
+                    queue.get_nowait()
+                queue.put_nowait({"kind": "end" if kind == "end" else "reset"})
 
     def next_ts(self) -> str:
         """A message stamp later than all before."""
@@ -481,6 +490,7 @@ class Workspace:
         if message.broadcast:
             message.blocks = without_actions(message.blocks)
         self.messages[message.channel, message.ts] = message
+        _forget_oldest(self.messages, MESSAGES_KEPT)
         self.publish("message", {"message": message.as_state(with_history=False)})
         return message
 
@@ -495,14 +505,15 @@ class Workspace:
         self.messages.pop((message.channel, message.ts), None)
         self.publish("message_deleted", {"channel": message.channel, "ts": message.ts})
 
-    def say_privately(self, user: str, channel: str, text: str, author: str = SLACKBOT) -> Message:
-        """Show one person a message that only they see."""
-        return self.post(Message(channel, self.next_ts(), author, text, [], ephemeral_to=user))
+    def say_privately(self, user: str, channel: str, text: str, thread_ts: str | None = None) -> Message:
+        """Let Slackbot show one person a message that only they see."""
+        return self.post(Message(channel, self.next_ts(), SLACKBOT, text, [], thread_ts=thread_ts, ephemeral_to=user))
 
     def issue_trigger(self, user: str) -> str:
         """A fresh trigger id for this person."""
         trigger_id = f"{secrets.randbelow(10**12)}.{secrets.randbelow(10**12)}.{secrets.token_hex(16)}"
         self.triggers[trigger_id] = Trigger(user, time.monotonic())
+        _forget_oldest(self.triggers, RIGHTS_KEPT)
         return trigger_id
 
     def use_trigger(self, trigger_id: str) -> Trigger:
@@ -523,6 +534,7 @@ class Workspace:
         """A fresh path below the stand-in's address to answer an interaction at."""
         key = f"{kind}/{TEAM_ID}/{secrets.randbelow(10**12)}/{secrets.token_urlsafe(18)}"
         self.response_urls[key] = ResponseUrl(channel, user, time.monotonic(), message, thread_ts)
+        _forget_oldest(self.response_urls, RIGHTS_KEPT)
         return f"/{key}"
 
     def use_response_url(self, key: str) -> ResponseUrl:

@@ -35,7 +35,7 @@ export class Mesh {
       if (!box.busy && typeof on === "boolean") box.input.checked = on;
     }
     if (this.botButton) {
-      this.botUp = now.up.Bot;
+      this.botUp = now.up.Bot ?? true;
       this.botButton.textContent = this.botUp ? "Kill the bot" : "Start the bot";
       this.botButton.className = `button ${this.botUp ? "danger" : "primary"}`;
     }
