@@ -146,6 +146,8 @@ class Outbox(Protocol):
 
 
 class Freezes(Protocol):
+    """Freezes in force, one per id; those that ran out are left out."""
+
     async def add(self, freeze: Freeze) -> None: ...
 
     async def remove(self, scope: str) -> tuple[Freeze, ...]:
@@ -155,5 +157,7 @@ class Freezes(Protocol):
 
 
 class Seen(Protocol):
+    """Ids of requests already handled."""
+
     async def first_time(self, key: str, ttl_s: float) -> bool:
         """True the first time a key is seen within `ttl_s`; raises Transient when the store is away."""

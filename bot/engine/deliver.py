@@ -1,0 +1,195 @@
+"""Letters from the outbox into the chat: in order, off the control path, cards in their latest state only.
+
+A letter stays in the outbox until the chat has taken it, so a crash repeats at most the one under way.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+
+from bot.engine.world import World
+from bot.errors import CanaryError, NotFound, Permanent, Transient
+from bot.ports.store import Letter, Posted
+from bot.rollout.effects import Message, MessageKind
+from bot.rollout.model import Rollout
+from bot.views import Rendered, render
+
+AT_ONCE = 20
+IDLE_S = 1.0
+BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 30.0)
+EDITS_PER_MINUTE = 50
+POSTS_PER_SECOND = 1
+PLAIN = frozenset({MessageKind.NODE, MessageKind.NOTICE})
+
+
+class Later(CanaryError):
+    """The shared allowance of the workspace is used up; not a failure."""
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__(f"wait {delay_s:.1f} s")
+        self.delay_s = delay_s
+
+
+class Deliver:
+    """Takes letters and posts, edits or whispers them. `current` finds a rollout in memory."""
+
+    def __init__(self, world: World, current: Callable[[str], Rollout | None]) -> None:
+        self._world = world
+        self._current = current
+        self._rung = asyncio.Event()
+        self._shown: dict[str, str] = {}
+
+    def ring(self) -> None:
+        """Something was put into the outbox."""
+        self._rung.set()
+
+    async def run(self) -> None:
+        """Deliver for ever."""
+        while True:
+            self._rung.clear()
+            try:
+                delivered = await self.round()
+            except Transient as error:
+                self._world.telemetry.failed("outbox-unread", error)
+                delivered = 0
+            if not delivered:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        ring = asyncio.create_task(self._rung.wait())
+        nap = asyncio.create_task(self._world.clock.sleep(IDLE_S))
+        _, pending = await asyncio.wait({ring, nap}, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+
+    async def round(self) -> int:
+        """Deliver what is due; how many letters left the outbox."""
+        letters = await self._world.outbox.take(self._world.clock.now(), AT_ONCE)
+        outcomes = await asyncio.gather(*(self._deliver(letter) for letter in letters))
+        return sum(outcomes)
+
+    async def _deliver(self, letter: Letter) -> bool:
+        try:
+            await self._say(letter)
+        except Later as later:
+            await self._put_off(letter, later.delay_s)
+            return False
+        except Transient as error:
+            delay = max(error.delay_s, BACK_OFF_S[min(letter.attempts, len(BACK_OFF_S) - 1)])
+            self._world.telemetry.count("messages_delayed")
+            self._world.telemetry.line("message-delayed", letter=letter.id, delay_s=delay, error=str(error))
+            await self._put_off(letter, delay)
+            return False
+        except Permanent as error:
+            self._world.telemetry.count("messages_dropped")
+            self._world.telemetry.failed(
+                "message-dropped", error, letter=letter.id, rollout=letter.rollout, kind=letter.message.kind
+            )
+        await self._world.outbox.done(letter)
+        return True
+
+    async def _put_off(self, letter: Letter, delay_s: float) -> None:
+        await self._world.outbox.delay(letter, self._world.clock.now() + delay_s)
+
+    async def _say(self, letter: Letter) -> None:
+        message = letter.message
+        rollout = None if message.kind in PLAIN else await self._rollout(letter.rollout)
+        match message.kind:
+            case MessageKind.ANSWER:
+                await self._whisper(message, rollout)
+            case MessageKind.NODE:
+                await self._edit_or_post(letter.rollout, message.channel, render(message, None))
+            case MessageKind.NOTICE:
+                await self._post(message.channel, render(message, None))
+            case _ if rollout is None:
+                raise NotFound(f"rollout {letter.rollout} is not in the store")
+            case MessageKind.CARD:
+                await self._card(rollout, message)
+            case MessageKind.NOTE | MessageKind.FINAL:
+                card = await self._posted_card(rollout)
+                await self._post(card.channel, render(message, rollout), thread=card.ts)
+            case MessageKind.ASK:
+                posted = await self._post(self._channel(message, rollout), render(message, rollout))
+                await self._world.outbox.set_posted(self._ask_key(rollout, message), posted)
+            case MessageKind.ASKED:
+                await self._asked(message, rollout)
+            case MessageKind.ALERT:
+                await self._post(self._channel(message, rollout), render(message, rollout))
+
+    async def _rollout(self, rollout_id: str) -> Rollout | None:
+        known = self._current(rollout_id)
+        if known is not None:
+            return known
+        try:
+            return await self._world.rollouts.load(rollout_id)
+        except Permanent:
+            return None
+
+    async def _whisper(self, message: Message, rollout: Rollout | None) -> None:
+        reply = message.reply
+        if reply is None or not reply.user:
+            return
+        shown = render(message, rollout)
+        await self._world.chat.whisper(
+            reply.channel, reply.user, shown.text, shown.blocks, thread=reply.thread, response_url=reply.response_url
+        )
+
+    async def _card(self, rollout: Rollout, message: Message) -> None:
+        await self._edit_or_post(self._card_key(rollout), self._channel(message, rollout), render(message, rollout))
+
+    async def _posted_card(self, rollout: Rollout) -> Posted:
+        key = self._card_key(rollout)
+        posted = await self._world.outbox.posted(key)
+        if posted is None:
+            await self._card(rollout, Message(MessageKind.CARD))
+            posted = await self._world.outbox.posted(key)
+        if posted is None:
+            raise Transient("the card was posted, but not found afterwards")
+        return posted
+
+    async def _asked(self, message: Message, rollout: Rollout) -> None:
+        posted = await self._world.outbox.posted(self._ask_key(rollout, message))
+        if posted is not None:
+            await self._update(posted, render(message, rollout))
+
+    async def _edit_or_post(self, key: str, channel: str, shown: Rendered) -> None:
+        digest = hashlib.sha256(json.dumps((shown.text, shown.blocks), default=str).encode()).hexdigest()
+        if self._shown.get(key) == digest:
+            return
+        posted = await self._world.outbox.posted(key)
+        if posted is not None:
+            try:
+                await self._update(posted, shown)
+            except NotFound:
+                posted = None
+        if posted is None:
+            await self._world.outbox.set_posted(key, await self._post(channel, shown))
+        self._shown[key] = digest
+
+    async def _update(self, posted: Posted, shown: Rendered) -> None:
+        await self._allow("chat.update", EDITS_PER_MINUTE, 60.0)
+        await self._world.chat.update(posted.channel, posted.ts, shown.text, shown.blocks)
+        self._world.telemetry.count("messages_edited")
+
+    async def _post(self, channel: str, shown: Rendered, *, thread: str = "") -> Posted:
+        await self._allow(f"post:{channel}", POSTS_PER_SECOND, 1.0)
+        where, ts = await self._world.chat.post(channel, shown.text, shown.blocks, thread=thread)
+        self._world.telemetry.count("messages_posted")
+        return Posted(where, ts)
+
+    async def _allow(self, bucket: str, limit: int, window_s: float) -> None:
+        wait_s = await self._world.outbox.allowance(bucket, limit, window_s, self._world.clock.now())
+        if wait_s > 0:
+            raise Later(wait_s)
+
+    def _channel(self, message: Message, rollout: Rollout) -> str:
+        return message.channel or rollout.rules.channel
+
+    @staticmethod
+    def _card_key(rollout: Rollout) -> str:
+        return f"card:{rollout.id}"
+
+    @staticmethod
+    def _ask_key(rollout: Rollout, message: Message) -> str:
+        return f"ask:{rollout.id}:{message.step}"

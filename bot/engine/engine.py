@@ -1,0 +1,202 @@
+"""The engine of one process: keeps the lease, and while it is ours works on every active rollout."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from bot.engine.book import Book
+from bot.engine.deliver import Deliver
+from bot.engine.holder import Holder
+from bot.engine.keep import Keep
+from bot.engine.measure import Measure
+from bot.engine.nodewatch import NodeWatch
+from bot.engine.paging import Paging
+from bot.engine.routes import Routes
+from bot.engine.wake import Wake
+from bot.engine.workers import Workers
+from bot.engine.world import World
+from bot.errors import Transient
+from bot.rollout.effects import Page
+from bot.rollout.model import Rollout
+
+SWEEP_EVERY_ROUNDS = 5
+LATE_S = 2.0
+STOP_GRACE_S = 8.0
+RESTART_S = 1.0
+
+
+class Engine:
+    """Start with `start`, end with `stop`; `leading` says whether this process works on rollouts."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._book = Book()
+        self._routes = Routes(world.clock)
+        self._paging = Paging(world.pager, world.clock, world.telemetry)
+        self._deliver = Deliver(world, self._in_memory)
+        self._nodes = NodeWatch(world, self._book.rollouts, self._deliver.ring)
+        self._holder = Holder(world.leases, world.clock, world.telemetry, world.owner, self, self._paging.send)
+        self._keep = Keep(world.rollouts, world.telemetry, lambda: self._holder.token, world.new_id)
+        measure = Measure(world, self._routes, self._nodes.healths)
+        self._wake = Wake(
+            world,
+            self._book,
+            self._holder,
+            self._keep,
+            measure,
+            self._routes,
+            self._paging,
+            self._deliver.ring,
+        )
+        self._workers = Workers(self._wake, self._worker_failed)
+        self._rounds = 0
+        self._quarantined: frozenset[str] = frozenset()
+        self._always: list[asyncio.Task[None]] = []
+        self._while_leading: list[asyncio.Task[None]] = []
+
+    @property
+    def leading(self) -> bool:
+        """This process holds the lease, or did when the store went away."""
+        return self._holder.leading
+
+    @property
+    def active(self) -> int:
+        """Rollouts in memory."""
+        return len(self._book)
+
+    @property
+    def store_away(self) -> bool:
+        return self._holder.store_away
+
+    async def start(self) -> None:
+        """Begin to try for the lease; returns at once."""
+        await self._world.timeline.start(self._ring)
+        self._always = [
+            self._for_ever("lease", lambda: self._holder.run(self._each_round)),
+            self._for_ever("pages", self._paging.run),
+            self._for_ever("rings", self._hear_rings),
+        ]
+
+    async def stop(self) -> None:
+        """Take no new wake-ups, finish the running ones, give the lease back."""
+        await self._cancel(self._while_leading)
+        await self._world.timeline.stop()
+        await self._workers.close(STOP_GRACE_S)
+        await self._cancel(self._always)
+        await self._say_last_words()
+        await self._holder.release()
+
+    async def idle(self) -> None:
+        """Wait until no worker runs."""
+        await self._workers.idle()
+
+    async def gained(self) -> None:
+        """The lease is ours: load everything, fence it, and set its wake-ups."""
+        active = await self._world.rollouts.active()
+        self._book.clear()
+        self._routes.clear()
+        self._workers.open()
+        for rollout, _ in active.rollouts:
+            self._book.open(rollout, None, taken_over=not rollout.touched)
+        self._tell_quarantined(dict(active.quarantined))
+        await self._cancel(self._while_leading)
+        self._while_leading = [
+            self._for_ever("deliver", self._deliver.run),
+            self._for_ever("nodes", self._nodes.run),
+            *(self._for_ever(f"routes-{name}", self._watcher(name)) for name in self._world.meshes),
+        ]
+        for rollout, _ in active.rollouts:
+            self._workers.ring(rollout.id)
+
+    async def lost(self) -> None:
+        """Another process decides now: forget everything."""
+        await self._cancel(self._while_leading)
+        for rollout in self._book.rollouts():
+            self._world.timeline.cancel(rollout.id)
+        self._book.clear()
+        self._keep.forget()
+
+    async def _each_round(self) -> None:
+        """Every second: inboxes whose ring was lost; every fifth: wake-ups that were missed."""
+        self._rounds += 1
+        self._world.telemetry.gauge("active_rollouts", len(self._book))
+        try:
+            waiting = set(await self._world.inbox.waiting())
+            if self._rounds % SWEEP_EVERY_ROUNDS == 0:
+                waiting.update(await self._world.rollouts.due(self._world.clock.now() - LATE_S))
+        except Transient as error:
+            self._world.telemetry.line("sweep-failed", error=str(error))
+            return
+        for rollout_id in waiting - self._quarantined:
+            self._workers.ring(rollout_id)
+
+    def _tell_quarantined(self, quarantined: dict[str, str]) -> None:
+        for rollout_id, reason in quarantined.items():
+            if rollout_id not in self._quarantined:
+                self._world.telemetry.line("quarantined", rollout=rollout_id, reason=reason)
+                self._paging.send(
+                    Page(
+                        f"quarantined:{rollout_id}",
+                        f"The record of rollout {rollout_id} cannot be read; it is set aside and nothing acts on it",
+                        reason,
+                    )
+                )
+        self._quarantined = frozenset(quarantined)
+
+    async def _ring(self, key: str) -> None:
+        self._workers.ring(key)
+
+    async def _hear_rings(self) -> None:
+        async for key in self._world.inbox.rings():
+            if self._holder.leading:
+                self._workers.ring(key)
+                self._deliver.ring()
+
+    def _watcher(self, name: str) -> Callable[[], Awaitable[None]]:
+        async def watch() -> None:
+            async for route in self._world.meshes[name].changes(self._world.namespaces):
+                self._routes.changed(route)
+                for rollout_id in self._book.on_route(route.namespace, route.name):
+                    self._workers.ring(rollout_id)
+
+        return watch
+
+    def _in_memory(self, rollout_id: str) -> Rollout | None:
+        page = self._book.page(rollout_id)
+        return page.rollout if page else None
+
+    def _worker_failed(self, key: str, error: BaseException) -> None:
+        self._world.telemetry.failed("wake-failed", error, rollout=key)
+        self._world.telemetry.count("wake_failures")
+        self._world.timeline.at(key, self._world.clock.now() + RESTART_S)
+
+    def _for_ever(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """A task that is started again when it fails: no failure may end the engine's loops."""
+
+        async def again() -> None:
+            while True:
+                try:
+                    await run()
+                except Exception as error:
+                    self._world.telemetry.failed("loop-failed", error, loop=name)
+                    self._world.telemetry.count("loop_failures", loop=name)
+                await self._world.clock.sleep(RESTART_S)
+
+        return asyncio.create_task(again(), name=f"engine:{name}")
+
+    async def _say_last_words(self) -> None:
+        """Letters of the last wake-ups go out before the lease does."""
+        if not self._holder.leading:
+            return
+        try:
+            async with asyncio.timeout(2.0):
+                while await self._deliver.round():
+                    pass
+        except (TimeoutError, Transient) as error:
+            self._world.telemetry.line("letters-left", error=str(error))
+
+    @staticmethod
+    async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks.clear()

@@ -1,0 +1,144 @@
+"""The lease of the one holder: who may raise, and what happens when it moves.
+
+Without the store the lease runs out by the monotonic clock: then nothing goes up any more, but the holder keeps its
+rollouts in memory, goes on measuring, and may still lower.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from bot.errors import Transient
+from bot.ports.clock import Clock
+from bot.ports.store import Lease, Leases
+from bot.ports.telemetry import Telemetry
+from bot.rollout.effects import Page
+
+LEASE_S = 3.0
+RENEW_EVERY_S = 1.0
+PAGE_AFTER_S = 15.0
+STORE_AWAY = "store-away"
+
+
+class Moves(Protocol):
+    """What the engine does when the lease comes and goes."""
+
+    async def gained(self) -> None: ...
+
+    async def lost(self) -> None: ...
+
+
+class Holder:
+    """Keeps the lease while it can; `token` is the newest fencing token this process was given, 0 for none."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        clock: Clock,
+        telemetry: Telemetry,
+        owner: str,
+        moves: Moves,
+        page: Callable[[Page], None],
+    ) -> None:
+        self._leases = leases
+        self._clock = clock
+        self._telemetry = telemetry
+        self._owner = owner
+        self._moves = moves
+        self._page = page
+        self._lease: Lease | None = None
+        self._away_since: float | None = None
+        self._paged = False
+        self._leading = False
+
+    @property
+    def leading(self) -> bool:
+        """This process works on rollouts, perhaps without the store and only downwards."""
+        return self._leading
+
+    @property
+    def store_away(self) -> bool:
+        """The last call for the lease got no answer."""
+        return self._away_since is not None
+
+    @property
+    def token(self) -> int:
+        return self._lease.token if self._lease else 0
+
+    def may_raise(self, within_s: float) -> bool:
+        """The lease is ours for certain for longer than a patch may take."""
+        return self._lease is not None and self._lease.until - self._clock.monotonic() > within_s
+
+    async def run(self, each: Callable[[], Awaitable[None]]) -> None:
+        """Renew for ever; `each` runs after every round in which this process leads."""
+        while True:
+            await self.round()
+            if self._leading:
+                await each()
+            await self._clock.sleep(RENEW_EVERY_S)
+
+    async def round(self) -> None:
+        """Ask for the lease once: renew what is held, else try to get it."""
+        try:
+            if self._lease is None:
+                await self._acquire(None)
+            elif (renewed := await self._leases.renew(self._owner, self._lease, LEASE_S)) is not None:
+                self._lease = renewed
+            else:
+                await self._acquire(self._lease)
+        except Transient as error:
+            self._store_gone(error)
+        else:
+            self._store_back()
+
+    async def _acquire(self, former: Lease | None) -> None:
+        """Take the lease; if nobody held it since our former token, memory is still the truth."""
+        lease = await self._leases.acquire(self._owner, LEASE_S)
+        unbroken = former is not None and lease is not None and lease.token == former.token + 1
+        if former is not None and not unbroken:
+            await self.give_up()
+        self._lease = lease
+        if lease is not None and not unbroken:
+            self._leading = True
+            self._telemetry.line("lease-gained", token=lease.token)
+            await self._moves.gained()
+
+    async def give_up(self) -> None:
+        """Stop acting: somebody else holds a newer token."""
+        self._lease = None
+        if self._leading:
+            self._leading = False
+            self._telemetry.line("lease-lost")
+            await self._moves.lost()
+
+    async def release(self) -> None:
+        """Give the lease back on a clean stop, so that another can go on at once."""
+        lease, self._lease, self._leading = self._lease, None, False
+        if lease is None:
+            return
+        try:
+            await self._leases.release(self._owner, lease)
+        except Transient as error:
+            self._telemetry.failed("lease-not-released", error)
+
+    def _store_gone(self, error: Transient) -> None:
+        now = self._clock.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            self._telemetry.failed("store-away", error)
+        if not self._paged and now - self._away_since >= PAGE_AFTER_S:
+            self._paged = True
+            self._page(
+                Page(
+                    STORE_AWAY,
+                    "canary-bot cannot reach its Redis: no weight goes up until it is back",
+                    "Gates go on from memory where this process held the lease, and weights towards 0 still work.",
+                )
+            )
+
+    def _store_back(self) -> None:
+        if self._away_since is not None:
+            self._telemetry.line("store-back", away_s=round(self._clock.monotonic() - self._away_since, 1))
+        self._away_since = None
+        if self._paged:
+            self._paged = False
+            self._page(Page(STORE_AWAY, "canary-bot reaches its Redis again", resolved=True))

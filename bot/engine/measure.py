@@ -1,0 +1,101 @@
+"""One look at a rollout: ask metrics and cluster at once, and hand the answers to the judge."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from bot.analysis.assessment import assess, questions
+from bot.analysis.facts import PodFacts
+from bot.analysis.nodes import NodeHealth
+from bot.engine.routes import Routes
+from bot.engine.world import World
+from bot.errors import NotFound, Permanent, Transient
+from bot.rollout.events import Clocked, Looked, RouteGone
+from bot.rollout.model import Freeze, Rollout, Side
+from bot.rollout.route import RouteState
+
+FREEZES_HOLD_S = 1.0
+
+
+class Measure:
+    """Makes events from the world. `nodes` is the newest judgement of the node watch."""
+
+    def __init__(self, world: World, routes: Routes, nodes: Callable[[], Mapping[str, NodeHealth]]) -> None:
+        self._world = world
+        self._routes = routes
+        self._nodes = nodes
+        self._pinned: dict[str, tuple[PodFacts, ...]] = {}
+        self._freezes: tuple[Freeze, ...] = ()
+        self._freezes_at = float("-inf")
+
+    async def look(self, rollout: Rollout) -> Looked | RouteGone:
+        """Ask every gate of a rollout now."""
+        now = self._world.clock.now()
+        asked = questions(rollout, now)
+        answers, canary, stable, route, freezes = await asyncio.gather(
+            self._world.metrics.ask(asked),
+            self._pods(rollout, rollout.target.canary),
+            self._pods(rollout, rollout.target.stable),
+            self.route(rollout),
+            self.freezes(),
+        )
+        if isinstance(route, RouteGone):
+            return route
+        if canary:
+            self._pinned.setdefault(rollout.id, canary)
+        assessment = assess(
+            rollout,
+            self._world.clock.now(),
+            answers,
+            canary_pods=canary,
+            stable_pods=stable,
+            canary_baseline=self._pinned.get(rollout.id),
+            nodes=self._nodes(),
+        )
+        return Looked(assessment, freezes, route)
+
+    async def clocked(self, rollout: Rollout) -> Clocked | RouteGone:
+        """The same without the gates, for when only time has passed."""
+        route, freezes, stable_ready = await asyncio.gather(
+            self.route(rollout), self.freezes(), self._stable_ready(rollout)
+        )
+        return route if isinstance(route, RouteGone) else Clocked(freezes, route, stable_ready)
+
+    def forget(self, rollout_id: str) -> None:
+        """The rollout has ended."""
+        self._pinned.pop(rollout_id, None)
+
+    async def route(self, rollout: Rollout) -> RouteState | RouteGone | None:
+        """The route as it is, None when it cannot be read now."""
+        mesh = self._world.meshes[rollout.target.route.mesh]
+        try:
+            return await self._routes.state(mesh, rollout.target)
+        except NotFound as error:
+            return RouteGone(str(error))
+        except (Transient, Permanent) as error:
+            self._world.telemetry.line("route-unread", rollout=rollout.id, error=str(error))
+            return None
+
+    async def freezes(self) -> tuple[Freeze, ...]:
+        """The freezes in force; those last known when the store is away (nothing goes up then anyway)."""
+        now = self._world.clock.monotonic()
+        if now - self._freezes_at >= FREEZES_HOLD_S:
+            try:
+                self._freezes = await self._world.freezes.all()
+                self._freezes_at = now
+            except Transient as error:
+                self._world.telemetry.line("freezes-unread", error=str(error))
+        return self._freezes
+
+    async def _stable_ready(self, rollout: Rollout) -> int | None:
+        """Stable's ready pods, asked only where an expiring approval may roll back."""
+        approval = rollout.approval
+        if approval is None or rollout.granted or self._world.clock.now() < approval.expires_at:
+            return None
+        return await self._world.cluster.ready_pods(rollout.target.namespace, rollout.target.stable.selector)
+
+    async def _pods(self, rollout: Rollout, side: Side) -> tuple[PodFacts, ...] | None:
+        try:
+            return await self._world.cluster.pods(rollout.target.namespace, side.selector)
+        except (Transient, Permanent) as error:
+            self._world.telemetry.line("pods-unread", rollout=rollout.id, side=side.label, error=str(error))
+            return None

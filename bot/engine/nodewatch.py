@@ -1,0 +1,96 @@
+"""The node watch: one message per node, edited as its health changes and closed when it clears."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from bot.analysis.nodes import Level, NodeHealth, judge_nodes, node_questions
+from bot.engine.world import World
+from bot.errors import Permanent, Transient
+from bot.rollout.effects import Message, MessageKind, Tone
+from bot.rollout.model import Rollout
+
+WORDS = {Level.OK: "healthy", Level.WARN: "degraded", Level.CRITICAL: "critical"}
+TONES = {Level.OK: Tone.GOOD, Level.WARN: Tone.WAIT, Level.CRITICAL: Tone.BAD}
+
+
+class NodeWatch:
+    """Judges every node each `check_every_s` of the catalog's node section; `healths` is the newest judgement."""
+
+    def __init__(self, world: World, active: Callable[[], Sequence[Rollout]], ring: Callable[[], None]) -> None:
+        self._world = world
+        self._active = active
+        self._ring = ring
+        self._healths: dict[str, NodeHealth] = {}
+        self._said: dict[str, tuple[object, ...]] = {}
+
+    def healths(self) -> Mapping[str, NodeHealth]:
+        """Nodes by name."""
+        return self._healths
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        while True:
+            try:
+                await self.round()
+            except (Transient, Permanent) as error:
+                self._world.telemetry.line("nodes-unread", error=str(error))
+            await self._world.clock.sleep(self._world.catalog().node_check_every_s)
+
+    async def round(self) -> None:
+        """Judge once, and say what has changed."""
+        facts = await self._world.cluster.nodes()
+        now = self._world.clock.now()
+        answers = await self._world.metrics.ask(node_questions(now))
+        self._healths = judge_nodes(self._healths, facts, answers, self._world.clock.now(), self._world.catalog().nodes)
+        bad = {name for name, health in self._healths.items() if health.level > Level.OK}
+        if not bad and not self._said:
+            return
+        touched = await self._touched(bad)
+        for name in sorted(bad | self._said.keys()):
+            await self._say(name, self._healths.get(name, NodeHealth(name)), touched.get(name, ()))
+
+    async def _say(self, name: str, health: NodeHealth, rollouts: Sequence[str]) -> None:
+        """Post or edit the node's message when level, kinds of reason, or rollouts changed."""
+        bad_signals = tuple(sorted((kind, one.level) for kind, one in health.signals.items() if one.level > Level.OK))
+        face = (health.level, bad_signals, tuple(rollouts))
+        if self._said.get(name) == face:
+            return
+        message = Message(
+            MessageKind.NODE,
+            text=_headline(name, health, rollouts),
+            detail=_detail(health, rollouts),
+            tone=TONES[health.level],
+            urgent=health.level is Level.CRITICAL,
+            channel=self._world.catalog().default_channel,
+        )
+        await self._world.outbox.add(f"node:{name}", [message], self._world.clock.now())
+        self._world.telemetry.line("node", node=name, level=health.level.name.lower(), reasons=health.reasons)
+        self._ring()
+        if health.level is Level.OK:
+            self._said.pop(name, None)
+        else:
+            self._said[name] = face
+
+    async def _touched(self, names: set[str]) -> dict[str, list[str]]:
+        """Active rollouts whose canary or stable pods run on these nodes, with the side."""
+        found: dict[str, list[str]] = {}
+        for rollout in self._active():
+            for word, side in (("canary", rollout.target.canary), ("stable", rollout.target.stable)):
+                pods = await self._world.cluster.pods(rollout.target.namespace, side.selector)
+                for node in sorted({pod.node for pod in pods} & names):
+                    found.setdefault(node, []).append(f"{rollout.id} ({word} {side.label})")
+        return found
+
+
+def _headline(name: str, health: NodeHealth, rollouts: Sequence[str]) -> str:
+    if health.level is Level.OK:
+        return f"Node {name} is healthy again."
+    touched = f" It carries {', '.join(rollouts)}." if rollouts else " No active rollout has pods on it."
+    return f"Node {name} is {WORDS[health.level]}: {' '.join(health.reasons)}{touched}"
+
+
+def _detail(health: NodeHealth, rollouts: Sequence[str]) -> str:
+    if health.level is Level.OK or not rollouts:
+        return ""
+    if health.level is Level.CRITICAL:
+        return "No weight of these rollouts goes up while their canary's node is critical. See `/canary nodes`."
+    return "A slow p99 with a flat p50 there is likely the machine, not the release. See `/canary nodes`."

@@ -1,0 +1,64 @@
+"""One task per rollout: rung, it works once more; never two at the same time for the same key."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+Work = Callable[[str], Awaitable[None]]
+
+
+class Workers:
+    """Runs `work(key)` for every rung key; a ring during the run makes it run once more.
+
+    `work` must not raise: what it lets through ends in `on_error` and the key waits for its next ring.
+    """
+
+    def __init__(self, work: Work, on_error: Callable[[str, BaseException], None]) -> None:
+        self._work = work
+        self._on_error = on_error
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._open = True
+
+    def ring(self, key: str) -> None:
+        """Make the worker of a key run now, or once more when it is running."""
+        if not self._open:
+            return
+        if key in self._tasks:
+            self._again.add(key)
+            return
+        self._tasks[key] = asyncio.create_task(self._run(key), name=f"worker:{key}")
+
+    async def _run(self, key: str) -> None:
+        try:
+            while True:
+                self._again.discard(key)
+                try:
+                    await self._work(key)
+                except Exception as error:
+                    self._on_error(key, error)
+                if key not in self._again or not self._open:
+                    return
+        finally:
+            del self._tasks[key]
+            self._again.discard(key)
+
+    async def idle(self) -> None:
+        """Wait until no worker runs."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks.values()))
+
+    def open(self) -> None:
+        """Accept rings (again)."""
+        self._open = True
+
+    async def close(self, grace_s: float) -> None:
+        """Accept no more rings, let running workers finish for `grace_s` seconds, then cancel them."""
+        self._open = False
+        running = set(self._tasks.values())
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=grace_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)

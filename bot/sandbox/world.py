@@ -1,0 +1,270 @@
+"""The whole world on one machine: starts the parts in order, and the bot beside them as in production."""
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+from aiohttp import web
+
+from bot.sandbox.process import Part, PartError, free_port
+from bot.sandbox.redis import Redis, start_redis
+
+BOT_READY_S = 30.0
+NODES = ("node-1", "node-2", "node-3")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to use instead of the embedded parts ("" means embedded), and the traffic in requests/s per service."""
+
+    redis: str = ""
+    kubeconfig: str = ""
+    prometheus: str = ""
+    rate: float = 120.0
+    catalog: str = ""
+    page_port: int = 0
+    slack_mode: str = "socket"
+    with_page: bool = True
+
+
+@dataclass(slots=True)
+class World:
+    """The running parts. `folder` holds catalog, kubeconfig and the bot's log; all of it goes with `stop`."""
+
+    options: Options
+    folder: Path
+    parts: dict[str, Part] = field(default_factory=dict)
+    redis: Redis | None = None
+    bot: Part | None = None
+    control: web.AppRunner | None = None
+    control_url: str = ""
+    bot_port: int = 0
+    bot_lines: list[dict[str, Any]] = field(default_factory=list)
+    kube_token: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @property
+    def redis_url(self) -> str:
+        return self.options.redis or (self.redis.url if self.redis else "")
+
+    @property
+    def prometheus_url(self) -> str:
+        return self.options.prometheus or self.parts["prometheus"].url
+
+    @property
+    def bot_url(self) -> str:
+        return f"http://127.0.0.1:{self.bot_port}"
+
+    @property
+    def page_url(self) -> str:
+        return self.parts["page"].url if "page" in self.parts else ""
+
+    def url(self, part: str) -> str:
+        """The address of a part."""
+        return self.parts[part].url
+
+    async def start(self) -> None:
+        """Start every part but the bot; independent ones at the same time.
+
+        Raises:
+            PartError: a part did not come up; those that did are stopped by `stop`.
+        """
+        self.bot_port = free_port()
+        if not self.options.redis:
+            folder = self.folder / "redis"
+            folder.mkdir()
+            self.redis = await asyncio.to_thread(start_redis, folder=folder)
+        kube_args = ["--empty"] if self.options.kubeconfig else []
+        http_args = ["--mode", "http", "--bot-url", self.bot_url] if self.options.slack_mode == "http" else []
+        await asyncio.gather(
+            self._part("kube", "--token", self.kube_token, *kube_args),
+            self._part("slack", *http_args),
+        )
+        await self._part(
+            "mesh",
+            "--kube",
+            self.url("kube"),
+            "--token",
+            self.kube_token,
+            "--rate",
+            str(self.options.rate),
+            ready_within_s=30.0,
+        )
+        if not self.options.prometheus:
+            mesh = self.parts["mesh"].ready
+            targets = [f"istio-mesh={mesh['metrics']}"]
+            targets += [f"node-exporter/{name}={url}" for name, url in mesh["nodes"].items()]
+            await self._part("prometheus", *(word for target in targets for word in ("--target", target)))
+        await self._start_control()
+        if self.options.with_page:
+            world_file = self.folder / "world.json"
+            world_file.write_text(json.dumps(self.addresses()))
+            port = ("--port", str(self.options.page_port)) if self.options.page_port else ()
+            await self._part("page", "--world", str(world_file), *port)
+
+    def addresses(self) -> dict[str, Any]:
+        """Where everything is, as the page reads it."""
+        return {
+            "slack": self.url("slack"),
+            "kube": self.url("kube"),
+            "kube_token": self.kube_token,
+            "mesh": self.url("mesh"),
+            "prometheus": self.prometheus_url,
+            "bot": {"url": self.bot_url},
+            "control": self.control_url,
+        }
+
+    async def _part(self, name: str, *args: str, ready_within_s: float = 20.0) -> None:
+        log = self.folder / f"{name}.log"
+        self.parts[name] = await Part.start(name, *args, ready_within_s=ready_within_s, log_path=log)
+
+    def bot_environment(self) -> dict[str, str]:
+        """The settings of a bot in this world; only these differ from production."""
+        slack = self.parts["slack"].ready
+        kubeconfig = self.folder / "kubeconfig.yaml"
+        if not self.options.kubeconfig:
+            kubeconfig.write_text(_kubeconfig(self.url("kube"), self.kube_token))
+        catalog = self.folder / "catalog.yaml"
+        if not catalog.exists():
+            catalog.write_text(Path(self.options.catalog).read_text() if self.options.catalog else demo_catalog())
+        door = (
+            {"SLACK_SIGNING_SECRET": slack["signing_secret"]}
+            if self.options.slack_mode == "http"
+            else {"SLACK_APP_TOKEN": slack["app_token"]}
+        )
+        return {
+            **door,
+            "SLACK_BOT_TOKEN": slack["bot_token"],
+            "CANARY_BOT_SLACK_API_URL": slack["api_url"],
+            "CANARY_BOT_REDIS_URL": self.redis_url,
+            "CANARY_BOT_PROMETHEUS_URL": self.prometheus_url,
+            "CANARY_BOT_KUBECONFIG": self.options.kubeconfig or str(kubeconfig),
+            "CANARY_BOT_CATALOG": str(catalog),
+            "CANARY_BOT_NAMESPACES": "shop",
+            "CANARY_BOT_HTTP_HOST": "127.0.0.1",
+            "CANARY_BOT_HTTP_PORT": str(self.bot_port),
+        }
+
+    async def start_bot(self) -> None:
+        """Start `canary-bot run` and wait until it is ready.
+
+        Raises:
+            PartError: it ended, or is not ready in time.
+        """
+        if self.bot is not None and self.bot.returncode is None:
+            return
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CANARY_BOT_", "SLACK_", "CANARY_SANDBOX_"))
+        }
+        argv = [sys.executable, "-m", "bot.cli", "run"]
+        bot = Part(
+            "canary-bot",
+            argv,
+            env={**environment, **self.bot_environment()},
+            log_path=self.folder / "bot.log",
+            on_stderr=self._bot_line,
+        )
+        self.bot = bot
+        deadline = time.monotonic() + BOT_READY_S
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session:
+            while not await _answers_ready(session, f"{self.bot_url}/readyz"):
+                if bot.returncode is not None or time.monotonic() > deadline:
+                    await bot.stop_async(1.0)
+                    raise PartError(f"canary-bot run did not become ready\n{bot.stderr_tail}")
+                await asyncio.sleep(0.05)
+
+    def _bot_line(self, line: bytes) -> None:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(said, dict):
+            self.bot_lines.append(said)
+
+    async def kill_bot(self, number: int = signal.SIGKILL) -> None:
+        """End the bot by a signal, kill -9 by default, and wait until it is gone."""
+        if self.bot is not None and self.bot.returncode is None:
+            self.bot.send_signal(number)
+        if self.bot is not None:
+            await self.bot.stop_async(10.0)
+
+    async def _start_control(self) -> None:
+        """The page's way to kill and start the bot."""
+
+        async def kill(_request: web.Request) -> web.Response:
+            await self.kill_bot()
+            return web.json_response({"running": False})
+
+        async def start(_request: web.Request) -> web.Response:
+            try:
+                await self.start_bot()
+            except PartError as error:
+                return web.json_response({"running": False, "error": str(error)}, status=500)
+            return web.json_response({"running": True})
+
+        async def show(_request: web.Request) -> web.Response:
+            running = self.bot is not None and self.bot.returncode is None
+            return web.json_response({"running": running, "pid": self.bot.pid if running and self.bot else None})
+
+        app = web.Application()
+        app.add_routes([web.post("/bot/kill", kill), web.post("/bot/start", start), web.get("/bot", show)])
+        self.control = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self.control.setup()
+        await web.TCPSite(self.control, "127.0.0.1", 0).start()
+        self.control_url = f"http://127.0.0.1:{self.control.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        """End the bot, then the parts in reverse order, and remove the folder."""
+        if self.bot is not None:
+            await self.bot.stop_async(12.0)
+        if self.control is not None:
+            await self.control.cleanup()
+        for part in reversed(self.parts.values()):
+            await part.stop_async()
+        if self.redis is not None:
+            await asyncio.to_thread(self.redis.stop)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def new_world(options: Options) -> World:
+    """A world in a temporary folder, nothing started yet."""
+    return World(options, Path(tempfile.mkdtemp(prefix="canary-demo-")))
+
+
+def demo_catalog() -> str:
+    """The catalog the sandbox's bot runs with."""
+    return files("bot.sandbox").joinpath("demo/catalog.yaml").read_text()
+
+
+async def _answers_ready(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url) as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+def _kubeconfig(url: str, token: str) -> str:
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "sandbox",
+            "clusters": [{"name": "sandbox", "cluster": {"server": url}}],
+            "users": [{"name": "bot", "user": {"token": token}}],
+            "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "bot"}}],
+        }
+    )

@@ -1,0 +1,54 @@
+"""Run the bot: start everything in order, and on SIGTERM drain it in the opposite one."""
+
+import asyncio
+import signal
+
+from bot.bootstrap import Bot, build
+from bot.settings import Settings
+
+CATALOG_POLL_S = 5.0
+DRAIN_S = 8.0
+
+
+async def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a clean stop."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    bot = await build(settings)
+    watch = asyncio.create_task(_watch_catalog(bot))
+    try:
+        await start(bot)
+        await stopped.wait()
+        bot.telemetry.line("stopping")
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        await stop(bot)
+    return 0
+
+
+async def start(bot: Bot) -> None:
+    """Listen for health first, then work, then open the intake."""
+    await bot.http.start()
+    await bot.engine.start()
+    await bot.intake.start()
+    bot.telemetry.line("started", http=bot.http.address)
+
+
+async def stop(bot: Bot) -> None:
+    """Not ready; close the intake; finish what was begun; give the lease back; close the connections."""
+    bot.draining = True
+    await bot.intake.stop(DRAIN_S)
+    await bot.engine.stop()
+    await bot.http.stop()
+    await bot.close()
+    bot.telemetry.line("stopped")
+
+
+async def _watch_catalog(bot: Bot) -> None:
+    """Take over a changed catalog file; a bad one is reported and the former kept."""
+    while True:
+        await asyncio.sleep(CATALOG_POLL_S)
+        bot.reload_catalog()

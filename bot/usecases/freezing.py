@@ -1,0 +1,64 @@
+"""Freezes: windows in which nothing starts and no weight goes up."""
+
+from bot.errors import UserError
+from bot.rollout.duration import spoken
+from bot.rollout.effects import Message, MessageKind, Tone
+from bot.rollout.model import Freeze
+from bot.usecases.desk import Desk
+from bot.usecases.permission import require
+from bot.usecases.who import Who
+
+ALL = "all"
+
+
+async def freeze(desk: Desk, scope: str, for_s: float | None, reason: str, who: Who) -> Freeze:
+    """Freeze a service or all, for some seconds or until lifted; announced in the default channel."""
+    if not reason.strip():
+        raise UserError(
+            "A freeze needs a reason. Nothing was frozen.", "For example `/canary freeze all for 4h audit`."
+        )
+    person = await require(desk, "freeze", "" if scope == ALL else scope, who)
+    now = desk.clock.now()
+    actor = Who(who.user_id, who.channel, who.thread, who.response_url, who.via, person.name).actor
+    frozen = Freeze(desk.new_id(), scope, reason.strip(), actor, now, None if for_s is None else now + for_s)
+    await desk.freezes.add(frozen)
+    lasts = f"for {spoken(for_s)}" if for_s is not None else "until it is lifted"
+    what = "All services are" if scope == ALL else f"{scope} is"
+    await _announce(
+        desk, scope, f"{what} frozen {lasts} by {person.name}: {frozen.reason}. No weight goes up; gates stay on."
+    )
+    await _ring(desk, scope)
+    return frozen
+
+
+async def unfreeze(desk: Desk, scope: str, who: Who) -> tuple[Freeze, ...]:
+    """Lift the freezes of a scope; UserError when there is none."""
+    person = await require(desk, "unfreeze", "" if scope == ALL else scope, who)
+    lifted = await desk.freezes.remove(scope)
+    if not lifted:
+        standing = await desk.freezes.all()
+        names = ", ".join(f"`{one.scope}`" for one in standing)
+        raise UserError(f"`{scope}` is not frozen.", f"Frozen now: {names}." if names else "Nothing is frozen.")
+    what = "All services are" if scope == ALL else f"{scope} is"
+    await _announce(desk, scope, f"{what} no longer frozen (lifted by {person.name}). Rollouts go on by themselves.")
+    await _ring(desk, scope)
+    return lifted
+
+
+async def freezes(desk: Desk) -> tuple[Freeze, ...]:
+    """Freezes in force or to come, oldest first."""
+    now = desk.clock.now()
+    standing = [one for one in await desk.freezes.all() if one.until is None or one.until > now]
+    return tuple(sorted(standing, key=lambda one: one.since))
+
+
+async def _announce(desk: Desk, scope: str, text: str) -> None:
+    channel = desk.catalog().entry("" if scope == ALL else scope).rules.channel
+    message = Message(MessageKind.NOTICE, text, tone=Tone.WAIT, channel=channel)
+    await desk.outbox.add(f"freeze:{scope}", [message], desk.clock.now())
+
+
+async def _ring(desk: Desk, scope: str) -> None:
+    for rollout, _ in (await desk.rollouts.active()).rollouts:
+        if scope in (ALL, rollout.target.service):
+            await desk.inbox.ring(rollout.id)

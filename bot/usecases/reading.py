@@ -1,0 +1,182 @@
+"""What people may look at: rollouts, gates as they are now, nodes, plans, services. Changes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bot.analysis.assessment import assess, questions
+from bot.analysis.facts import PodFacts
+from bot.analysis.nodes import NodeHealth, judge_nodes, node_questions
+from bot.errors import Permanent, Transient, UserError
+from bot.ports.mesh import Wanted
+from bot.rollout.gate import Assessment
+from bot.rollout.model import Actor, Bake, Phase, Rollout, Side, Source, Target
+from bot.rollout.plan import Plan
+from bot.rollout.start import scheduled
+from bot.usecases.desk import Desk
+from bot.usecases.requests import resolve
+from bot.usecases.routers import router
+
+LOOK_BACK_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatesLook:
+    """The gates of a service as they judge now; `active` is the rollout they were asked for, None when none runs."""
+
+    target: Target
+    assessment: Assessment
+    active: Rollout | None
+    queries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node: its health and the active rollouts whose pods run there."""
+
+    health: NodeHealth
+    rollouts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """One service that can be steered; `active` is the id of its running rollout, "" for none."""
+
+    service: str
+    namespace: str
+    subsets: tuple[str, ...]
+    active: str = ""
+    in_catalog: bool = False
+
+
+async def status(desk: Desk, what: str = "") -> tuple[Rollout, ...]:
+    """One rollout (active or finished) by id or service, or every active one, oldest first."""
+    active = [rollout for rollout, _ in (await desk.rollouts.active()).rollouts]
+    if not what:
+        return tuple(sorted(active, key=lambda rollout: rollout.created_at))
+    try:
+        return (await resolve(desk, what),)
+    except UserError:
+        for rollout in await desk.rollouts.finished(limit=200):
+            if what in (rollout.id, rollout.target.service):
+                return (rollout,)
+        raise
+
+
+async def quarantined(desk: Desk) -> tuple[tuple[str, str], ...]:
+    """Records that cannot be read: id and reason."""
+    return (await desk.rollouts.active()).quarantined
+
+
+async def pending(desk: Desk) -> tuple[Rollout, ...]:
+    """Rollouts that wait for people: an approval, or a hold that only a person can lift."""
+    return tuple(
+        rollout
+        for rollout in await status(desk)
+        if rollout.phase is Phase.AWAITING_APPROVAL or rollout.phase is Phase.HOLDING
+    )
+
+
+async def history(desk: Desk, service: str = "", limit: int = 20) -> tuple[Rollout, ...]:
+    """Finished rollouts, newest first."""
+    return await desk.rollouts.finished(service, limit)
+
+
+async def gates(desk: Desk, service: str, namespace: str = "") -> GatesLook:
+    """Judge now. Without a running rollout the last ten minutes are judged, with the route's other side as canary."""
+    now = desk.clock.now()
+    active = [rollout for rollout in await status(desk) if service in (rollout.target.service, rollout.id)]
+    rollout = active[0] if active else await _imagined(desk, service, namespace, now)
+    asked = questions(rollout, now)
+    answers = await desk.metrics.ask(asked)
+    assessment = assess(
+        rollout,
+        desk.clock.now(),
+        answers,
+        canary_pods=await _pods(desk, rollout.target, rollout.target.canary),
+        stable_pods=await _pods(desk, rollout.target, rollout.target.stable),
+    )
+    return GatesLook(rollout.target, assessment, active[0] if active else None, tuple(query.promql for query in asked))
+
+
+async def _imagined(desk: Desk, service: str, namespace: str, now: float) -> Rollout:
+    """A rollout ten minutes into its first step, for services that have none."""
+    entry = desk.catalog().entry(service, namespace)
+    wanted = Wanted(
+        service=service,
+        namespace=namespace or entry.namespace,
+        mesh=entry.mesh,
+        name=entry.route_name,
+        route=entry.route,
+        protocol=entry.protocol,
+        subsets=entry.subsets,
+        adopt=True,
+    )
+    survey = await router(desk, entry.mesh).survey(wanted, entry.plan.steps[0].weight_percent)
+    if survey.target is None:
+        raise UserError(
+            f"The gates of `{service}` cannot be asked.",
+            " ".join(f"{finding.text} {finding.way_on}".strip() for finding in survey.refusals),
+        )
+    begun = now - LOOK_BACK_S
+    first = scheduled(
+        id=f"{service}-look",
+        target=survey.target,
+        plan=entry.plan,
+        gates=entry.gates,
+        rules=entry.rules,
+        by=Actor(Source.BOT),
+        now=begun,
+    )
+    return first.with_(
+        step=0, weight_percent=survey.start_weight, bake=Bake(confirmed_at=begun, arrived_at=begun, covered_until=begun)
+    )
+
+
+async def nodes(desk: Desk) -> tuple[NodeView, ...]:
+    """Every node with its health judged from the last minutes, worst first, and the rollouts it touches."""
+    now = desk.clock.now()
+    asked = node_questions(now)
+    facts = await desk.cluster.nodes()
+    answers = await desk.metrics.ask(asked)
+    healths = judge_nodes({}, facts, answers, now, desk.catalog().nodes)
+    touched: dict[str, set[str]] = {}
+    for rollout in await status(desk):
+        for side in (rollout.target.canary, rollout.target.stable):
+            for pod in await _pods(desk, rollout.target, side) or ():
+                touched.setdefault(pod.node, set()).add(rollout.id)
+    views = [NodeView(health, tuple(sorted(touched.get(name, ())))) for name, health in healths.items()]
+    return tuple(sorted(views, key=lambda view: (-view.health.level, view.health.name)))
+
+
+def plans(desk: Desk) -> Mapping[str, Plan]:
+    """The catalog's plans by name."""
+    return desk.catalog().plans
+
+
+async def services(desk: Desk) -> tuple[ServiceView, ...]:
+    """Services of the catalog and every other route that could be steered."""
+    catalog = desk.catalog()
+    active = {rollout.target.service: rollout.id for rollout in await status(desk)}
+    views = {
+        name: ServiceView(name, entry.namespace, entry.subsets, active.get(name, ""), in_catalog=True)
+        for name, entry in catalog.services.items()
+    }
+    for mesh in desk.meshes.values():
+        for listed in await mesh.listed(desk.namespaces):
+            known = views.get(listed.service)
+            if known is None:
+                views[listed.service] = ServiceView(
+                    listed.service, listed.namespace, listed.subsets, active.get(listed.service, "")
+                )
+            elif not known.subsets:
+                views[listed.service] = ServiceView(
+                    known.service, known.namespace or listed.namespace, listed.subsets, known.active, in_catalog=True
+                )
+    return tuple(sorted(views.values(), key=lambda view: view.service))
+
+
+async def _pods(desk: Desk, target: Target, side: Side) -> tuple[PodFacts, ...] | None:
+    try:
+        return await desk.cluster.pods(target.namespace, side.selector)
+    except (Transient, Permanent):
+        return None

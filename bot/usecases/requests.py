@@ -1,0 +1,76 @@
+"""What people ask of a running rollout: permission, then the holder's inbox. The holder answers."""
+
+import difflib
+
+from bot.errors import UserError
+from bot.rollout.events import Request
+from bot.rollout.model import Rollout
+from bot.usecases.desk import Desk
+from bot.usecases.permission import require
+from bot.usecases.who import Who
+
+
+async def resolve(desk: Desk, text: str) -> Rollout:
+    """The rollout a person means: an id, the beginning of one, or a service with one active rollout.
+
+    Raises UserError with the nearest names.
+    """
+    active = [rollout for rollout, _ in (await desk.rollouts.active()).rollouts]
+    matches = (
+        [rollout for rollout in active if rollout.id == text]
+        or [rollout for rollout in active if rollout.target.service == text]
+        or [rollout for rollout in active if rollout.id.startswith(text)]
+    )
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(
+            f"`{text}` could be {_listed([rollout.id for rollout in matches])}. Nothing was changed.",
+            "Name one of them by its id.",
+        )
+    names = [rollout.id for rollout in active] + [rollout.target.service for rollout in active]
+    near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    if near:
+        hint = f"Did you mean {_listed(near)}?"
+    elif active:
+        hint = f"Active now: {_listed(sorted(rollout.id for rollout in active))}."
+    else:
+        hint = "No rollout is active. `/canary history` lists those that have ended."
+    raise UserError(f"No active rollout is called `{text}`. Nothing was changed.", hint)
+
+
+async def put(
+    desk: Desk,
+    verb: str,
+    rollout_id: str,
+    who: Who,
+    *,
+    reason: str = "",
+    option: str = "",
+    revision: int | None = None,
+    step: int | None = None,
+) -> None:
+    """Ask the holder for `verb`; `revision` and `step` are those of the button that was clicked."""
+    rollout = await resolve(desk, rollout_id)
+    person = await require(desk, verb, rollout.target.service, who, rollout.target.namespace)
+    named = Who(who.user_id, who.channel, who.thread, who.response_url, who.via, person.name)
+    await desk.inbox.put(
+        Request(
+            id=desk.new_id(),
+            rollout=rollout.id,
+            verb=verb,
+            by=named.actor,
+            at=desk.clock.now(),
+            reason=reason,
+            option=option,
+            revision=revision,
+            step=step,
+            reply=who.reply,
+        )
+    )
+
+
+def _listed(names: list[str]) -> str:
+    """Names for a sentence: `a`, `b` or `c`."""
+    quoted = [f"`{name}`" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"

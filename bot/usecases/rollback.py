@@ -1,0 +1,98 @@
+"""Roll back one rollout, a service, or everything: through the holder, and by the routes themselves without Redis."""
+
+import asyncio
+
+from bot.errors import CanaryError, Transient
+from bot.ports.mesh import Steered
+from bot.rollout.effects import SetWeight
+from bot.rollout.model import Direction, Phase, Rollout
+from bot.rollout.route import Mark
+from bot.usecases import requests
+from bot.usecases.desk import Desk
+from bot.usecases.permission import require
+from bot.usecases.who import Who
+
+ALL = "all"
+
+
+async def rollback(
+    desk: Desk,
+    what: str,
+    who: Who,
+    reason: str,
+    *,
+    revision: int | None = None,
+    step: int | None = None,
+) -> tuple[str, ...]:
+    """Send the canary of an id, a service or all to 0. Sentences for the person, empty when the holder answers.
+
+    When the store cannot be reached, the routes that carry our mark are read and set to 0 directly: that needs no
+    lease and no record, and the holder finds it on the route afterwards. The same for a route whose record is lost.
+    """
+    try:
+        active = [rollout for rollout, _ in (await desk.rollouts.active()).rollouts]
+        meant = [rollout for rollout in active if what in (ALL, rollout.id, rollout.target.service)]
+        if not meant and what != ALL and not await _lost(desk, what, active):
+            meant = [await requests.resolve(desk, what)]
+        for rollout in meant:
+            await requests.put(desk, "rollback", rollout.id, who, reason=reason, revision=revision, step=step)
+    except Transient:
+        return await by_routes(desk, what, who, reason)
+    outcomes = [await _zero(desk, one, who, reason) for one in await _lost(desk, what, active)]
+    if not meant and not outcomes:
+        return ("No rollout is active and no route carries our mark: there is nothing to roll back.",)
+    return tuple(outcomes)
+
+
+async def by_routes(desk: Desk, what: str, who: Who, reason: str) -> tuple[str, ...]:
+    """The way without the store: read the marks, patch to 0."""
+    steered = [one for one in await _steered(desk) if what in (ALL, one.mark.rollout, one.mark.service)]
+    if not steered:
+        return (f"Redis does not answer, and no route that the bot can read carries a rollout of `{what}`.",)
+    outcomes = await asyncio.gather(*(_zero(desk, one, who, reason) for one in steered))
+    return ("Redis does not answer, so the routes themselves were read.", *outcomes)
+
+
+async def _lost(desk: Desk, what: str, active: list[Rollout]) -> list[Steered]:
+    """Steered routes of `what` that no active record knows."""
+    known = {rollout.id for rollout in active}
+    try:
+        steered = await _steered(desk)
+    except CanaryError:
+        return []
+    return [
+        one for one in steered if one.mark.rollout not in known and what in (ALL, one.mark.rollout, one.mark.service)
+    ]
+
+
+async def _steered(desk: Desk) -> list[Steered]:
+    found = await asyncio.gather(*(mesh.steered(desk.namespaces) for mesh in desk.meshes.values()))
+    return [steered for routes in found for steered in routes]
+
+
+async def _zero(desk: Desk, steered: Steered, who: Who, reason: str) -> str:
+    mark = steered.mark
+    await require(desk, "rollback", mark.service, who, steered.target.namespace)
+    why = f"rolled back by {who.name or who.user_id}{f': {reason}' if reason else ''}"
+    change = SetWeight(
+        Direction.ZERO,
+        0,
+        Mark(
+            rollout=mark.rollout,
+            revision=mark.revision + 1,
+            weight_percent=0,
+            phase=Phase.ROLLED_BACK.value,
+            service=mark.service,
+            stable=mark.stable,
+            canary=mark.canary,
+            route=mark.route,
+            inserted=mark.inserted,
+            reason=why,
+        ),
+        remove_canary=mark.inserted,
+    )
+    try:
+        await desk.meshes[steered.target.route.mesh].write(steered.target, change)
+    except CanaryError as error:
+        return f"{mark.rollout}: the canary of {mark.service} could NOT be set to 0: {error}."
+    return f"{mark.rollout}: the canary of {mark.service} is at 0."

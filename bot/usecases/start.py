@@ -1,0 +1,209 @@
+"""Start a rollout: find the route, examine it, and take it. A dry run stops before anything is taken."""
+
+from dataclasses import dataclass, replace
+
+from bot.analysis.assessment import questions
+from bot.analysis.expectation import Expectation, baseline_question, expect
+from bot.catalog import ServiceEntry
+from bot.errors import RouteTaken, UserError
+from bot.ports.mesh import Finding, Severity, Survey, Wanted
+from bot.rollout.gate import GateSpec
+from bot.rollout.model import Bake, Freeze, Rollout, Target
+from bot.rollout.plan import Plan, parse_steps
+from bot.rollout.start import opening, scheduled
+from bot.rollout.wake import wake_at
+from bot.usecases.desk import Desk
+from bot.usecases.permission import require
+from bot.usecases.routers import router
+from bot.usecases.who import Who
+
+
+@dataclass(frozen=True, slots=True)
+class StartAsk:
+    """What a person said after `start`; "" and None mean: as the catalog or the route says.
+
+    `gates` replace or add to the service's, `at` is epoch seconds.
+    """
+
+    service: str
+    subset: str = ""
+    plan: str = ""
+    steps: str = ""
+    gates: tuple[GateSpec, ...] = ()
+    at: float | None = None
+    namespace: str = ""
+    adopt: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What came of it: `rollout` None on a dry run; `expected` requests per step at today's traffic, None unknown."""
+
+    rollout: Rollout | None
+    survey: Survey
+    plan: Plan
+    gates: tuple[GateSpec, ...]
+    findings: tuple[Finding, ...]
+    queries: tuple[str, ...] = ()
+    expected: tuple[int | None, ...] = ()
+
+
+async def start(desk: Desk, ask: StartAsk, who: Who) -> Started:
+    """Preflight, then take id and route together and ring the holder.
+
+    Raises UserError listing everything that stands in the way, Refused, Transient when API server or store is away.
+    """
+    catalog = desk.catalog()
+    entry = catalog.entry(ask.service, ask.namespace)
+    person = await require(desk, "start", ask.service, who, ask.namespace)
+    plan = _plan(desk, ask, entry)
+    gates = _gates(entry.gates, ask.gates)
+    mesh = router(desk, entry.mesh)
+    survey = await mesh.survey(_wanted(ask, entry), plan.steps[0].weight_percent)
+    findings = (*survey.findings, *await _frozen(desk, ask), *await _active(desk, survey.target))
+    if survey.target is None:
+        raise UserError(_refusal(ask.service, findings))
+    now = desk.clock.now()
+    named = replace(who, name=person.name)
+    rollout = scheduled(
+        id=f"{ask.service}-{desk.new_id()[:4]}",
+        target=survey.target,
+        plan=plan,
+        gates=gates,
+        rules=entry.rules,
+        by=named.actor,
+        now=now,
+        at=ask.at,
+        start_weight=survey.start_weight,
+    )
+    question = baseline_question(rollout.target)
+    expectation = expect(rollout, await desk.metrics.ask([question]))
+    findings = (*findings, *_measured(ask.service, expectation))
+    queries = tuple(query.promql for query in questions(_as_if_baking(rollout, now), now))
+    answer = Started(None, survey, plan, gates, findings, queries, expectation.steps)
+    if ask.dry_run:
+        return answer
+    if any(finding.severity is Severity.REFUSE for finding in findings):
+        raise UserError(_refusal(ask.service, findings))
+    first = opening(rollout, now)
+    try:
+        await desk.rollouts.create(first.rollout, wake_at(first.rollout, now) or now, first.messages, first.audit)
+    except RouteTaken as error:
+        raise UserError(
+            f"{error.rollout_id} is already running on this route. Nothing was started.",
+            f"See `/canary status {error.rollout_id}`.",
+        ) from error
+    await desk.inbox.ring(first.rollout.id)
+    return replace(answer, rollout=first.rollout)
+
+
+def _plan(desk: Desk, ask: StartAsk, entry: ServiceEntry) -> Plan:
+    if ask.steps:
+        return parse_steps(ask.steps)
+    if not ask.plan:
+        return entry.plan
+    plans = desk.catalog().plans
+    if ask.plan not in plans:
+        known = ", ".join(f"`{name}`" for name in sorted(plans)) or "none in the catalog"
+        raise UserError(
+            f"There is no plan called `{ask.plan}`. Nothing was started.",
+            f"Plans: {known}. Or give the steps: `steps 5%:10m,50%:10m,100%:10m`.",
+        )
+    return plans[ask.plan]
+
+
+def _gates(given: tuple[GateSpec, ...], said: tuple[GateSpec, ...]) -> tuple[GateSpec, ...]:
+    """The service's gates with those of the command put in their place; minimum requests stay the catalog's."""
+    by_name = {gate.name: gate for gate in given}
+    for gate in said:
+        former = by_name.get(gate.name)
+        if former is None and gate.kind == "custom":
+            raise UserError(
+                f"There is no gate called `{gate.name}` in the catalog. Nothing was started.",
+                f"Gates: {', '.join(f'`{name}`' for name in by_name)}.",
+            )
+        by_name[gate.name] = (
+            replace(former, limit=gate.limit, relation=gate.relation, unit=gate.unit) if former else gate
+        )
+    return tuple(by_name.values())
+
+
+def _wanted(ask: StartAsk, entry: ServiceEntry) -> Wanted:
+    return Wanted(
+        service=ask.service,
+        namespace=ask.namespace or entry.namespace,
+        mesh=entry.mesh,
+        name=entry.route_name,
+        route=entry.route,
+        protocol=entry.protocol,
+        canary=ask.subset,
+        subsets=entry.subsets,
+        adopt=ask.adopt,
+    )
+
+
+async def _frozen(desk: Desk, ask: StartAsk) -> tuple[Finding, ...]:
+    """A freeze in force refuses a start now; a scheduled one waits for its end when it is due."""
+    now = desk.clock.now()
+    if ask.at is not None and ask.at > now:
+        return ()
+    return tuple(_freeze_finding(freeze) for freeze in await desk.freezes.all() if freeze.covers(ask.service, now))
+
+
+def _freeze_finding(freeze: Freeze) -> Finding:
+    scope = "everything" if freeze.scope == "all" else freeze.scope
+    return Finding(
+        "freeze",
+        Severity.REFUSE,
+        f"{scope} is frozen by {freeze.by.name or freeze.by.id}: {freeze.reason}.",
+        f"`/canary unfreeze {freeze.scope}` lifts it; `/canary freezes` says until when it lasts.",
+    )
+
+
+async def _active(desk: Desk, target: Target | None) -> tuple[Finding, ...]:
+    """Another rollout on the same route, told before anything is tried."""
+    if target is None:
+        return ()
+    return tuple(
+        Finding(
+            "active rollout",
+            Severity.REFUSE,
+            f"{rollout.id} is already running on this route ({rollout.phase}).",
+            f"See `/canary status {rollout.id}`.",
+        )
+        for rollout, _ in (await desk.rollouts.active()).rollouts
+        if rollout.target.route.key == target.route.key
+    )
+
+
+def _measured(service: str, expectation: Expectation) -> tuple[Finding, ...]:
+    """Whether the gates will have anything to go by.
+
+    A canary that has never had a request has no series yet, so only the service as a whole must have some.
+    """
+    item = "metrics"
+    if expectation.error:
+        text = f"Prometheus could not be asked about {service}: {expectation.error}."
+        return (Finding(item, Severity.REFUSE, text, "Start again when it answers; nothing is judged blindly."),)
+    if not expectation.measured:
+        text = f"Prometheus has no Istio series of {service}: its gates would never pass."
+        way_on = "Are its sidecars scraped? See `istio_requests_total` with its `destination_service`."
+        return (Finding(item, Severity.REFUSE, text, way_on),)
+    found = [Finding(item, Severity.WARN, text, "It will wait for more samples.") for text in expectation.thin]
+    if not expectation.canary_seen:
+        found.append(Finding(item, Severity.OK, "The canary has no series yet: it has had no requests."))
+    return tuple(found)
+
+
+def _as_if_baking(rollout: Rollout, now: float) -> Rollout:
+    """The first step as it will be ten minutes in, to show the queries it will ask."""
+    step = rollout.plan.steps[0]
+    begun = now - step.bake_s
+    return rollout.with_(step=0, weight_percent=step.weight_percent, bake=Bake(confirmed_at=begun, arrived_at=begun))
+
+
+def _refusal(service: str, findings: tuple[Finding, ...]) -> str:
+    refusals = [finding for finding in findings if finding.severity is Severity.REFUSE]
+    lines = [f"• {finding.text} {finding.way_on}".rstrip() for finding in refusals]
+    return "\n".join([f"{service} was not started, and nothing was changed:", *lines])
