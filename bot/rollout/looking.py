@@ -21,6 +21,7 @@ def looked(draft: Draft, event: Looked) -> None:
     if valid and gated(draft.rollout) and judge(draft, look):
         draft.set(assessment=look)
         return
+    withdraw(draft)
     observe_freezes(draft, event.freezes)
     if event.route is not None and draft.rollout.write is None and observe_route(draft, event.route):
         return
@@ -41,12 +42,20 @@ def looked(draft: Draft, event: Looked) -> None:
 
 def clocked(draft: Draft, event: Clocked) -> None:
     """Time passed: freezes, drift, reminders and expiry; nothing goes up without a look."""
+    withdraw(draft)
     observe_freezes(draft, event.freezes)
     if event.route is not None and draft.rollout.write is None and observe_route(draft, event.route):
         return
     approval.observe_clock(draft, event.stable_ready)
     if not _over(draft):
         draft.resend()
+
+
+def withdraw(draft: Draft) -> None:
+    """A raise that nothing came back from is decided afresh, never replayed."""
+    write = draft.rollout.write
+    if write is not None and write.raising:
+        draft.set(write=None)
 
 
 def waited(draft: Draft, event: Clocked) -> None:
