@@ -79,9 +79,12 @@ class Kube:
                 load_pod: Any = config.load_incluster_config
                 load_pod(settings)
                 api = client.ApiClient(settings)
-        except (ConfigException, OSError, ValueError) as error:
+        except Exception as error:
+            # The loaders raise whatever they trip over; only their own errors and the system's are safe to repeat,
+            # a parser's quotes the file with its token.
+            said = str(error) if isinstance(error, ConfigException | OSError) else type(error).__name__
             where = f"kubeconfig {kubeconfig}" if kubeconfig else "the pod's service account"
-            raise Permanent(f"cannot connect to Kubernetes by {where}: {error}") from error
+            raise Permanent(f"cannot connect to Kubernetes by {where}: {said}") from error
         api.set_default_header("User-Agent", user_agent)
         return cls(api)
 
