@@ -323,6 +323,16 @@ async def test_mentions_and_direct_messages_are_events(probe: Probe) -> None:
     assert [(event["channel_type"], event["channel"]) for event in probe.got("message")] == [("im", "D0LINUS")]
 
 
+async def test_commands_work_in_the_direct_conversation(probe_on_socket: Probe) -> None:
+    """A person may command the bot in their own direct conversation, and not in somebody else's."""
+    probe = probe_on_socket
+    outcome = await probe.slack.act("command", user="U0ADA", channel="D0ADA", text="/canary status")
+    assert outcome["ephemeral"][0]["channel"] == "D0ADA"
+    assert probe.got("command")[0]["channel_name"] == "directmessage"
+    refused = await probe.slack.act("command", user="U0LINUS", channel="D0ADA", text="/canary status")
+    assert refused["error"] == "not_in_channel"
+
+
 async def test_home_is_an_event_and_can_be_published(probe_on_socket: Probe) -> None:
     """Opening the home tab tells the app, and views.publish fills it."""
     probe = probe_on_socket

@@ -299,6 +299,8 @@ class People:
     def _in_channel(self, act: Json) -> tuple[User, Channel]:
         user = self.world.person(str(act["user"]))
         wanted = str(act["channel"])
+        if wanted == f"D0{user.id[2:]}":
+            return user, self.world.direct(user.id)
         for channel in self.world.channels.values():
             if wanted == channel.id or (channel.person is None and wanted.removeprefix("#") == channel.name):
                 if user.id not in channel.members:

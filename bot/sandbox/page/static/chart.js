@@ -3,13 +3,15 @@ import { svg } from "./dom.js";
 
 const WIDTH = 300;
 const HEIGHT = 64;
-const SPAN_S = 120;
+const LEAST_S = 30;
+const MOST_S = 120;
 
 export function chart({ samples, read, versions, ceiling, label, unit, limit }) {
   const now = samples.at(-1)?.at ?? 0;
+  const span = Math.min(MOST_S, Math.max(LEAST_S, now - (samples[0]?.at ?? now)));
   const points = (version) => samples.map((sample) => [sample.at, read(sample, version)]);
   const largest = Math.max(ceiling, ...versions.flatMap((version) => points(version).map(([, value]) => value ?? 0))) * 1.08;
-  const x = (at) => WIDTH - ((now - at) / SPAN_S) * WIDTH;
+  const x = (at) => WIDTH - ((now - at) / span) * WIDTH;
   const y = (value) => HEIGHT - 2 - (value / largest) * (HEIGHT - 6);
   const last = (version) => [...points(version)].reverse().find(([, value]) => value !== null && value !== undefined)?.[1];
   const summary = versions.map((version) => `${version} ${last(version)?.toFixed(1) ?? "no data"}${unit}`).join(", ");
