@@ -20,12 +20,24 @@ class HttpDoor:
 
     `alive` and `ready` name what is wrong, nothing when all is well; `metrics` gives a body and its content type.
     Requests to `/slack/events` that are not signed, stale or replayed get 401 and are counted, malformed ones 400,
-    longer ones than 1 MiB 413.
+    longer ones than 1 MiB 413, and while the process ends all of them 503.
     """
 
     def __init__(
-        self, *, alive: Problems, ready: Problems, metrics: Metrics, telemetry: Telemetry, app: AsyncApp | None = None
+        self,
+        host: str,
+        port: int,
+        *,
+        alive: Problems,
+        ready: Problems,
+        metrics: Metrics,
+        telemetry: Telemetry,
+        app: AsyncApp | None = None,
     ) -> None:
+        self._host = host
+        self._port = port
+        self._closed = False
+        self.address = ""
         self._alive = alive
         self._ready = ready
         self._metrics = metrics
@@ -33,8 +45,8 @@ class HttpDoor:
         self._app = app
         self._runner: web.AppRunner | None = None
 
-    async def start(self, host: str, port: int) -> str:
-        """Listen; the address, with the port that was given out for port 0."""
+    async def start(self) -> None:
+        """Listen; `address` then has the port that was given out for port 0."""
         server = web.Application(client_max_size=BODY_LIMIT_BYTES)
         server.add_routes(
             [
@@ -43,14 +55,21 @@ class HttpDoor:
                 web.get("/metrics", self._serve_metrics),
             ]
         )
-        if self._app is not None:
-            server.add_routes([web.post("/slack/events", self._events)])
+        server.add_routes([web.post("/slack/events", self._events)])
         self._runner = web.AppRunner(server, access_log=None, shutdown_timeout=3.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
+        await web.TCPSite(self._runner, self._host, self._port).start()
         where = self._runner.addresses[0]
         name = f"[{where[0]}]" if ":" in where[0] else where[0]
-        return f"http://{name}:{where[1]}"
+        self.address = f"http://{name}:{where[1]}"
+
+    def open_events(self, app: AsyncApp) -> None:
+        """Take Slack's requests from now on."""
+        self._app = app
+
+    def close_events(self) -> None:
+        """Take no more of Slack's requests; health and metrics go on."""
+        self._closed = True
 
     async def stop(self) -> None:
         """Stop listening; requests under way are finished first."""
@@ -69,7 +88,8 @@ class HttpDoor:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _events(self, request: web.Request) -> web.Response:
-        assert self._app is not None
+        if self._app is None or self._closed:
+            return web.Response(status=503, text="not taking requests")
         try:
             async with asyncio.timeout(SLOWEST_S):
                 asked = await to_bolt_request(request)

@@ -1,7 +1,7 @@
 """The card: the one message of a rollout, edited in place. The point first, then the story, then the buttons."""
 
 from bot.rollout.duration import spoken
-from bot.rollout.model import OnSilence, Phase, Rollout
+from bot.rollout.model import Phase, Rollout
 from bot.views.blocks import Block, Rendered, context, fields, header, rendered, section
 from bot.views.buttons import card_buttons
 from bot.views.byhand import by_hand
@@ -69,16 +69,11 @@ def _fields(rollout: Rollout, following: str) -> Block | None:
         if bake.arrived_at is None:
             baked = f"not begun ({spoken(rollout.needed_s)})"
     traffic = "" if rollout.current is None or rollout.phase.final else seen_share(rollout)
-    silence = ""
-    if rollout.approval is not None and not rollout.granted:
-        does = "rolls back" if rollout.rules.approval.on_expiry is OnSilence.ROLL_BACK else "holds"
-        silence = f"{does} {date(rollout.approval.expires_at)}"
     return fields(
         ("Next", following),
         ("Baked", baked),
         ("Traffic", traffic),
         ("Approvals", approvals(rollout)),
-        ("On silence", silence),
     )
 
 

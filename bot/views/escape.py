@@ -8,17 +8,22 @@ import re
 from datetime import UTC, datetime
 
 _GROUP = re.compile(r"S[A-Z0-9]{2,}")
+_HANDLE = re.compile(r"@[a-zA-Z0-9_.-]{1,80}")
 _PERSON = re.compile(r"[UW][A-Z0-9]{2,}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_FENCE = re.compile(r"`{2,}")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 NOTHING = "–"
 
 
 def escape(text: str, limit: int = 3000) -> str:
-    """`text` for mrkdwn, control and direction characters taken out, cut to `limit` characters after escaping."""
+    """`text` for mrkdwn, control and direction characters taken out, cut to `limit` characters after escaping.
+
+    Single backticks stay, so that a sentence can quote what was typed; runs of them would open a block of code.
+    """
     pieces: list[str] = []
     room = limit
-    clean = _CONTROL.sub("", text)
+    clean = _FENCE.sub(lambda run: "ˋ" * len(run[0]), _CONTROL.sub("", text))
     for index, character in enumerate(clean):
         piece = _ENTITIES.get(character, character)
         last = index == len(clean) - 1
@@ -72,7 +77,8 @@ def person(user_id: str, name: str = "") -> str:
 
 
 def mention(who: str) -> str:
-    """A group or person to be called: `S…` and `U…` ids become mentions that ping, anything else stays text."""
-    if _GROUP.fullmatch(who):
+    """A group or person to be called: ids become mentions that ping, a handle `<!subteam^@release-leads>`, whose id the
+    chat's adapter puts in; anything else stays text."""
+    if _GROUP.fullmatch(who) or _HANDLE.fullmatch(who):
         return f"<!subteam^{who}>"
     return person(who, who) if who else ""

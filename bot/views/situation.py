@@ -116,7 +116,7 @@ def _verdicts(look: Assessment) -> str:
         for verdict in (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)
     }
     if look.reports and not any(named.values()):
-        return f"All {len(look.reports)} gates pass."
+        return "All gates pass."
     lines = [f"✗ {escape(report.detail, 500)}" for report in named[Verdict.FAIL]]
     lines += [f"! {escape(report.detail, 500)}" for report in named[Verdict.ERROR]]
     thin = [f"{escape(report.gate, 60)} {samples(report)}" for report in named[Verdict.INCONCLUSIVE]]

@@ -8,8 +8,10 @@ from typing import Any
 import aiohttp
 
 from bot.adapters.slack.api import SlackApi, SlackRefused
+from bot.adapters.slack.groups import Groups
 from bot.errors import Permanent, Transient
 from bot.ports.chat import Block
+from bot.ports.clock import Clock
 
 _LOG = logging.getLogger(__name__)
 _BAD_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
@@ -30,11 +32,13 @@ class SlackChat:
     """Implements `Chat`, and opens modals. Nothing is sent twice by itself: who calls decides about that.
 
     Slack has no key against repeats, so `key` is not used. A whisper goes by `response_url` while that lives, then as
-    an ephemeral message, and where the person is not in the channel as a direct one.
+    an ephemeral message, and where the person is not in the channel as a direct one. A group that is called by its
+    handle (`<!subteam^@release-leads>`) is called by its id here, where Slack can be asked.
     """
 
-    def __init__(self, token: str, *, base_url: str = "", proxy: str = "") -> None:
+    def __init__(self, token: str, clock: Clock, *, base_url: str = "", proxy: str = "") -> None:
         self.api = SlackApi(token, base_url, proxy=proxy)
+        self.groups = Groups(self.api, clock)
         self._self: Self | None = None
 
     async def close(self) -> None:
@@ -104,8 +108,10 @@ class SlackChat:
         return True
 
     async def _say(self, method: str, blocks: Sequence[Block], **arguments: Any) -> dict[str, Any]:
+        arguments["text"] = await self.groups.called(arguments["text"])
+        shown = await self.groups.called([dict(block) for block in blocks])
         try:
-            return await self.api.call(method, blocks=[dict(block) for block in blocks], **arguments)
+            return await self.api.call(method, blocks=shown, **arguments)
         except SlackRefused as error:
             if error.code not in _BAD_BLOCKS:
                 raise

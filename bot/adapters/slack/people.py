@@ -3,11 +3,10 @@
 from typing import Any
 
 from bot.adapters.slack.chat import SlackChat
-from bot.errors import NotFound
+from bot.adapters.slack.groups import REMEMBERED_S
 from bot.ports.clock import Clock
 from bot.ports.people import Person
 
-REMEMBERED_S = 300.0
 _NOT_MEMBERS = ("is_restricted", "is_ultra_restricted", "is_bot", "is_stranger", "deleted", "is_workflow_bot")
 
 
@@ -18,7 +17,6 @@ class SlackDirectory:
         self._chat = chat
         self._clock = clock
         self._people: dict[str, tuple[float, Person]] = {}
-        self._groups: tuple[float, dict[str, str]] | None = None
         self._members: dict[str, tuple[float, frozenset[str]]] = {}
 
     async def person(self, user_id: str) -> Person:
@@ -33,7 +31,7 @@ class SlackDirectory:
 
     async def members(self, group: str) -> frozenset[str]:
         """User ids in a group, named by handle (`@release-leads`) or id."""
-        group_id = await self.group_id(group)
+        group_id = await self._chat.groups.id_of(group)
         known = self._members.get(group_id)
         if known is not None and known[0] > self._clock.monotonic():
             return known[1]
@@ -41,20 +39,6 @@ class SlackDirectory:
         members = frozenset(str(user) for user in answer["users"])
         self._members[group_id] = (self._clock.monotonic() + REMEMBERED_S, members)
         return members
-
-    async def group_id(self, group: str) -> str:
-        """The id of a group, which a mention needs (`<!subteam^S…>`); NotFound for an unknown handle or id."""
-        if self._groups is None or self._groups[0] <= self._clock.monotonic():
-            answer = await self._chat.api.read("usergroups.list")
-            named = {str(one["handle"]).lower(): str(one["id"]) for one in answer["usergroups"]}
-            self._groups = (self._clock.monotonic() + REMEMBERED_S, named)
-        by_handle = self._groups[1]
-        wanted = group.removeprefix("@")
-        if wanted in by_handle.values():
-            return wanted
-        if wanted.lower() not in by_handle:
-            raise NotFound(f"Slack has no user group @{wanted}")
-        return by_handle[wanted.lower()]
 
 
 def _person(user: dict[str, Any], team_id: str) -> Person:
