@@ -16,25 +16,6 @@ KEY = "canary-bot.dev/rollout"
 _REASON_CHARS = 200
 
 
-def destination_text(destination: Destination) -> str:
-    """`host/subset:port`, the parts that are there."""
-    text = destination.host
-    if destination.subset:
-        text += f"/{destination.subset}"
-    if destination.port:
-        text += f":{destination.port}"
-    return text
-
-
-def parsed_destination(text: str) -> Destination:
-    """Read `destination_text` back; raises ValueError."""
-    rest, _, port = text.partition(":")
-    host, _, subset = rest.partition("/")
-    if not host:
-        raise ValueError(f"no host in {text!r}")
-    return Destination(host=host, subset=subset, port=int(port) if port else 0)
-
-
 def written(mark: Mark, target: Target, bare: tuple[str, ...]) -> str:
     """The annotation's text. `bare` names the sides that had no weight of their own before we came."""
     route = target.route
@@ -46,8 +27,8 @@ def written(mark: Mark, target: Target, bare: tuple[str, ...]) -> str:
         "service": mark.service or target.service,
         "namespace": target.namespace,
         "host": target.host,
-        "stable": destination_text(target.stable.destination),
-        "canary": destination_text(target.canary.destination),
+        "stable": target.stable.destination.text,
+        "canary": target.canary.destination.text,
         "route": f"{route.protocol}/{route.route}" if route.route else route.protocol,
         "match": route.match,
         "total": target.total,
@@ -105,9 +86,11 @@ def target_of(manifest: Mapping[str, Any], mesh: str) -> Target | None:
     metadata = manifest["metadata"]
     protocol, _, route = mark.route.partition("/")
     try:
-        stable, canary = parsed_destination(mark.stable), parsed_destination(mark.canary)
+        stable, canary = Destination.parse(mark.stable), Destination.parse(mark.canary)
         total = int(fields.get("total", 100))
     except ValueError:
+        return None
+    if not stable.host or not canary.host:
         return None
     return Target(
         service=mark.service or stable.host.partition(".")[0],

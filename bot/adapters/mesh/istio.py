@@ -31,12 +31,12 @@ RBAC_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 """(group, resource, verbs) that this router uses; the chart's Roles grant exactly these."""
 
-READ_TIMEOUT_S = 1.0
-_RAISE_TIMEOUT_S = 1.5
+RAISE_WITHIN_S = 1.0
+"""All calls of a raise together: the holder keeps as much of its lease for one."""
+_READ_TIMEOUT_S = 1.0
+_RAISE_TIMEOUT_S = 1.0
 _ZERO_TIMEOUT_S = 5.0
 """Long enough for a slow admission webhook: a patch cut short by us would never be admitted."""
-RAISE_WITHIN_S = 2.0
-"""All calls of a raise together; the lease must last longer than this when it is begun."""
 _ZERO_WITHIN_S = 10.0
 _RAISE_ATTEMPTS = 3
 _ZERO_ATTEMPTS = 6
@@ -58,7 +58,8 @@ class IstioMesh:
         return await self._surveyor.survey(wanted, first_weight)
 
     async def read(self, target: Target) -> RouteState:
-        """The route now. Raises NotFound when the object is gone, Conflict when the route is not in it."""
+        """The route now. NotFound: object or route are gone and the canary gets nothing by it; Permanent: it cannot be
+        told which route it is although the canary still gets something; Transient: the API server is away."""
         return virtualservice.state(await self._get(target), target)
 
     async def write(self, target: Target, change: SetWeight) -> RouteState:
@@ -83,7 +84,7 @@ class IstioMesh:
                 continue
             try:
                 found.append(Steered(target, mark, virtualservice.state(manifest, target)))
-            except Conflict:
+            except Permanent:
                 continue
         return tuple(found)
 
@@ -174,7 +175,7 @@ class IstioMesh:
             return patched
 
     async def _get(self, target: Target) -> dict[str, Any]:
-        return await self._api.virtual_service(target.route.namespace, target.route.name, timeout_s=READ_TIMEOUT_S)
+        return await self._api.virtual_service(target.route.namespace, target.route.name, timeout_s=_READ_TIMEOUT_S)
 
 
 def _subsets(rules: Sequence[dict[str, Any]], host: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from bot.adapters.cluster import pod_facts, selector_text, serving
 from bot.adapters.kubernetes import Forbidden, Kube, path
 from bot.adapters.mesh import choosing, ownership, preflight, virtualservice
-from bot.adapters.mesh.annotation import destination_text, label_of, mark_of
+from bot.adapters.mesh.annotation import label_of, mark_of
 from bot.adapters.mesh.choosing import Sides, Steerable, refused
 from bot.adapters.mesh.hosts import covers, fqdn, service_of
 from bot.adapters.mesh.istio_api import GROUP, RESOURCE, IstioApi
@@ -411,7 +411,7 @@ def _described(found: Steerable, target: Target) -> str:
         through = f", delegated to by {found.root['metadata']['name']}"
     return (
         f"{found.place.protocol} route {found.label} of VirtualService {target.route.namespace}/{target.route.name}"
-        f"{through}: {destination_text(target.stable.destination)} and {destination_text(target.canary.destination)}"
+        f"{through}: {target.stable.destination.text} and {target.canary.destination.text}"
     )
 
 

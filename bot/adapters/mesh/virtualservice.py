@@ -14,7 +14,7 @@ from typing import Any
 
 from bot.adapters.mesh import annotation
 from bot.adapters.mesh.hosts import fqdn
-from bot.errors import Conflict
+from bot.errors import Conflict, NotFound, Permanent
 from bot.rollout.effects import SetWeight
 from bot.rollout.model import Destination, Direction, RouteRef, Target
 from bot.rollout.route import Mark, RouteState
@@ -132,10 +132,26 @@ def locate(manifest: Manifest, target: Target, *, strict: bool = True) -> Place:
 
 
 def state(manifest: Manifest, target: Target) -> RouteState:
-    """What the route shows; raises Conflict when it is another object or the route is not in it."""
-    _same_object(manifest, target)
-    place = locate(manifest, target, strict=False)
-    stable, canary = _find(place, target)
+    """What the route shows, also when the object was made again (the uid tells).
+
+    Raises NotFound when the route is gone and nothing in the object sends to the canary, Permanent when the route
+    cannot be told any more although something still does.
+    """
+    try:
+        place = locate(manifest, target, strict=False)
+        stable, canary = _find(place, target)
+    except Conflict as error:
+        still = [
+            (one, side)
+            for one in places(manifest)
+            for side in one.destinations
+            if side.weight and same(side.destination, target.canary.destination, target.route.namespace)
+        ]
+        if not still:
+            raise NotFound(f"{error}, and nothing in it sends to {target.canary.label}") from error
+        one, side = still[0]
+        name = one.name or f"{one.protocol}[{one.index}]"
+        raise Permanent(f"{error}, but its route {name} sends {side.weight}% to {target.canary.label}") from error
     manager, written_at = last_writer(manifest, place.protocol)
     return RouteState(
         uid=str(manifest["metadata"].get("uid", "")),
@@ -143,7 +159,7 @@ def state(manifest: Manifest, target: Target) -> RouteState:
         stable_weight=stable.weight if stable else 0,
         canary_weight=canary.weight if canary else None,
         others=tuple(
-            (annotation.destination_text(other.destination), other.weight)
+            (other.destination.text, other.weight)
             for other in place.destinations
             if other not in (stable, canary) and other.weight
         ),
@@ -170,10 +186,10 @@ def shows(manifest: Manifest, target: Target, change: SetWeight) -> bool:
     if mark is None or not _same_mark(mark, change.mark):
         return False
     try:
-        place = locate(manifest, target, strict=False)
+        _same_object(manifest, target)
+        canary = _find(locate(manifest, target, strict=False), target)[1]
     except Conflict:
         return False
-    canary = _find(place, target)[1]
     if change.remove_canary and canary is not None:
         return False
     if change.direction is Direction.MARK:
@@ -397,7 +413,7 @@ def _find(place: Place, target: Target) -> tuple[Weighed | None, Weighed | None]
 def _only(place: Place, destination: Destination, target: Target) -> Weighed | None:
     hits = [one for one in place.destinations if same(one.destination, destination, target.route.namespace)]
     if len(hits) > 1:
-        raise Conflict(f"{annotation.destination_text(destination)} is in the route {len(hits)} times")
+        raise Conflict(f"{destination.text} is in the route {len(hits)} times")
     return hits[0] if hits else None
 
 

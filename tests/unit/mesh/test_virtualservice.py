@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.adapters.mesh import annotation, virtualservice
-from bot.errors import Conflict
+from bot.errors import Conflict, NotFound, Permanent
 from bot.rollout.effects import SetWeight
 from bot.rollout.model import Direction, Target
 from bot.rollout.route import Mark
@@ -265,6 +265,25 @@ def test_another_object_of_the_same_name_is_left_alone() -> None:
     manifest["metadata"]["uid"] = "u-2"
     with pytest.raises(Conflict, match="another object"):
         virtualservice.patch(manifest, target, zero(2))
+
+
+def test_an_object_made_again_is_read_with_its_own_uid() -> None:
+    """A reading tells that it is another object; a write of ours never counts as done on it."""
+    manifest, target = _at_five()
+    manifest["metadata"]["uid"] = "u-2"
+    assert virtualservice.state(manifest, target).uid == "u-2"
+    assert not virtualservice.shows(manifest, target, raising(5, 1, 0, None))
+
+
+def test_a_route_that_is_gone_is_not_found_only_when_nothing_sends_to_the_canary() -> None:
+    """Renamed, it still sends 5% to the canary: that must not read as gone, or a rollback would count as done."""
+    manifest, target = _at_five()
+    manifest["spec"]["http"][1]["name"] = "renamed"
+    with pytest.raises(Permanent, match="its route renamed sends 5% to v2"):
+        virtualservice.state(manifest, target)
+    del manifest["spec"]["http"][1]
+    with pytest.raises(NotFound, match="nothing in it sends to v2"):
+        virtualservice.state(manifest, target)
 
 
 def test_our_destination_is_not_taken_out_while_it_has_weight() -> None:
