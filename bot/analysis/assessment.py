@@ -15,6 +15,7 @@ from bot.analysis.look import (
     Look,
     Pods,
     begin_of,
+    coverage_found,
     coverage_question,
     found,
     range_questions,
@@ -166,9 +167,8 @@ def _sampled(look: Look) -> tuple[tuple[float, ...], float]:
     if not isinstance(look.traffic, Traffic):
         return (), 0.0
     raw, interval_s = look.traffic.counted.raw_times, look.traffic.counted.interval_s
-    query = coverage_question(look.rollout, look.now)
-    history = look.answers.get(query) if query else None
-    if not isinstance(history, Answer) or not history.series:
+    history = coverage_found(look.rollout, look.answers)
+    if history is None or not history.series:
         return raw, interval_s
     steps = history.series[0].points
     moments = {value for _, value in steps if not isnan(value)}

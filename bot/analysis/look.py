@@ -9,7 +9,7 @@ from bot.analysis.latency import Latencies
 from bot.analysis.promql import over, selector
 from bot.analysis.requests import Traffic, hosts
 from bot.analysis.samples import Answer, Query
-from bot.analysis.windows import LADDER, LEAD_S, LONG, RECENT, RECENT_S, reaching
+from bot.analysis.windows import LADDER, LEAD_S, LONG, RECENT, RECENT_S, Rung, reaching
 from bot.errors import CannotMeasure
 from bot.rollout.gate import GateReport, GateSpec, Verdict
 from bot.rollout.model import Rollout, Target
@@ -130,8 +130,21 @@ def coverage_question(rollout: Rollout, now: float) -> Query | None:
     reach_s = now - since + LEAD_S
     if reach_s <= RECENT.window_s or not reaching(now - begin + LEAD_S).resolution_s:
         return None
-    series = selector(REQUESTS, {"destination_service": hosts(rollout.target)})
-    rung = next(rung for rung in (*LONG, LONG[-1]) if rung.window_s >= reach_s or rung is LONG[-1])
+    rung = next((rung for rung in LONG if rung.window_s >= reach_s), LONG[-1])
+    return _moments(rollout.target, rung)
+
+
+def coverage_found(rollout: Rollout, answers: Answers) -> Answer | None:
+    """The longest answer to a question about moments of samples, None when there is none."""
+    for rung in reversed(LONG):
+        answer = answers.get(_moments(rollout.target, rung))
+        if isinstance(answer, Answer):
+            return answer
+    return None
+
+
+def _moments(target: Target, rung: Rung) -> Query:
+    series = selector(REQUESTS, {"destination_service": hosts(target)})
     return Query(over(f"max(timestamp({series}))", rung.window_s, rung.resolution_s))
 
 

@@ -6,6 +6,7 @@ count, and failed connections name no version, as in a real mesh.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import floor, inf
@@ -36,6 +37,8 @@ BOUNDS_MS = (
     inf,
 )
 _RANGE = re.compile(r'^(\w+)\{destination_service=(~?)"((?:[^"\\]|\\.)*)"\}\[(\d+)s(?::(\d+)s)?\]$')
+
+_MOMENTS = re.compile(r"^max\(timestamp\((.*)\)\)\[(\d+)s:(\d+)s\]$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,9 @@ class FakeMetrics:
             if isinstance(rows, CannotMeasure):
                 return rows
             return Answer(tuple(Series(dict(labels), ((at, value),)) for labels, value in rows), at)
+        moments = _MOMENTS.match(query.promql)
+        if moments:
+            return Answer(self._moments(moments.group(1), at, float(moments.group(2)), float(moments.group(3))), at)
         matched = _RANGE.match(query.promql)
         if not matched:
             return Answer((), at)
@@ -171,6 +177,19 @@ class FakeMetrics:
                 if points:
                     series.append(Series({"__name__": metric, **counter.labels}, points))
         return Answer(tuple(series), at)
+
+    def _moments(self, selector: str, at: float, window_s: float, resolution_s: float) -> tuple[Series, ...]:
+        """The newest sample's time at every step, as `max(timestamp(x))[window:resolution]` answers."""
+        answer = self._answer(Query(f"{selector}[{window_s + 300:.0f}s]", at - self.skew_s))
+        assert isinstance(answer, Answer)
+        times = sorted({time for series in answer.series for time, _ in series.points})
+        steps = range(floor((at - window_s) / resolution_s) + 1, floor(at / resolution_s) + 1)
+        points = []
+        for step in (index * resolution_s for index in steps):
+            position = bisect_right(times, step)
+            if position and step - times[position - 1] < 300:
+                points.append((step, times[position - 1]))
+        return (Series({}, tuple(points)),)
 
     def _points(
         self, counter: _Counter, at: float, window_s: float, resolution_s: float

@@ -71,8 +71,9 @@ class Scene:
         )
         self.metrics.weight(HOST, weight)
 
-    def arrive(self) -> None:
-        self.rollout = self.rollout.with_(bake=replace(self.rollout.bake, arrived_at=self.clock.now()))
+    def arrive(self, *, seen: bool = True) -> None:
+        """The weight is in the traffic since now, as measured or only as waited for."""
+        self.rollout = self.rollout.with_(bake=replace(self.rollout.bake, arrived_at=self.clock.now(), seen=seen))
 
     def look(self, after_s: float = 0.0) -> Assessment:
         self.clock.advance(after_s)
