@@ -58,8 +58,8 @@ def differs(rollout: Rollout, route: RouteState) -> str:
             f"{target.total - rollout.weight_percent}% and {rollout.weight_percent}%." + by
         )
     mark = own_mark(rollout, route)
-    if rollout.marked is not None and (mark is None or mark.revision != rollout.marked):
-        return "our annotation was removed or set back." + by
+    if (mark.revision if mark else None) != rollout.marked:
+        return "our annotation was removed, set back, or says another weight than the route." + by
     if (
         rollout.marked is None
         and route.mark is not None

@@ -317,6 +317,7 @@ def _no_fight(turn: Turn) -> Iterator[str]:
         return
     overwrites = any(change.direction is not Direction.ZERO for change in turn.changes)
     chosen = isinstance(event, Request) and event.verb == "drift"
+    chosen = chosen or (before.write is not None and before.write.direction is Direction.MARK)
     if before.held(HoldReason.DRIFT) and after.held(HoldReason.DRIFT) and overwrites and not chosen:
         yield "a route that somebody else changed is overwritten"
     route = turn.route

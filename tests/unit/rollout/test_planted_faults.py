@@ -42,7 +42,7 @@ def mangled(mangle: Mangle) -> Callable[[Rollout, Event, float], Decision]:
 
 def found(faulty: Callable[[Rollout, Event, float], Decision]) -> str:
     """The first broken rule that seeded walks find, "" when they find none."""
-    for seed in range(400):
+    for seed in range(1000):
         chance = random.Random(seed)
         moves = [(chance.randint(0, KINDS), chance.randint(0, 255), chance.randint(0, 255)) for _ in range(30)]
         try:

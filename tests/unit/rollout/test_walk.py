@@ -9,7 +9,7 @@ from bot.rollout.machine import TABLE, Kind, decide
 from bot.rollout.model import Phase
 from tests.unit.rollout.world import KINDS, rules_of, scenes, stage, walk
 
-WALKS = 2400
+WALKS = 3000
 MOVES = st.lists(st.tuples(st.integers(0, KINDS), st.integers(0, 255), st.integers(0, 255)), min_size=24, max_size=40)
 
 

@@ -222,8 +222,9 @@ class World:
 def scenes() -> Sequence[str]:
     """Where a walk may begin; those that are left soon come up more often."""
     return (
-        "drifted", *("scheduled",) * 7, *("awaiting",) * 6, *("quorum",) * 3, *("going-back",) * 7, *("promoted",) * 2,
-        "first", "baking", "held", "rolled-back", "cancelled", "adopted", "last", "drifted",
+        *("scheduled",) * 7, *("awaiting",) * 6, *("quorum",) * 3, *("going-back",) * 7, *("promoted",) * 3,
+        *("first",) * 3, *("baking",) * 3, *("drifted",) * 2,
+        "held", "rolled-back", "cancelled", "adopted", "last", "pending", "frozen",
     )  # fmt: skip
 
 
@@ -259,7 +260,9 @@ def stage(scene: str, rules: Rules, decide: Decide, visits: Counter[tuple[Phase,
     world.step(Due())
     if scene in ("first", "adopted"):
         return world
-    world.step(world.look())
+    if scene == "frozen":
+        world.freezes = (Freeze("f1", "payments", "audit", GRACE, world.now, world.now + 600),)
+    world.step(world.look(), "crash" if scene == "pending" else "done")
     match scene:
         case "awaiting" | "quorum":
             world.until(Phase.AWAITING_APPROVAL)
