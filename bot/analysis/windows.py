@@ -11,9 +11,8 @@ class Rung:
     resolution_s: int = 0
 
 
-RAW = (Rung(120), Rung(300), Rung(600))
+RAW = (Rung(120), Rung(300), Rung(600), Rung(1200))
 LONG = (
-    Rung(1200, 10),
     Rung(2400, 20),
     Rung(3600, 30),
     Rung(7200, 60),
