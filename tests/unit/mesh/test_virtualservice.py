@@ -97,15 +97,17 @@ def test_a_rollback_leaves_nothing_but_the_final_mark(made: tuple[Manifest, Targ
 
 
 @quick
-@given(steered(), st.integers(0, 100), st.integers(0, 60), st.booleans())
-def test_drift_does_not_stop_going_to_zero(made: tuple[Manifest, Target], canary: int, third: int, exact: bool) -> None:
+@given(steered(), st.integers(0, 100), st.integers(0, 100), st.integers(0, 60), st.booleans())
+def test_drift_does_not_stop_going_to_zero(
+    made: tuple[Manifest, Target], stable: int, canary: int, third: int, exact: bool
+) -> None:
     """Whatever weights are found: the canary's go to stable, third parties keep theirs, the sum stays."""
     manifest, target = made
     manifest = applied(manifest, target, raising(5, 1, 0, None))
     place = virtualservice.locate(manifest, target)
     entries = manifest["spec"]["http"][place.index]["route"]
     for one in place.destinations:
-        entries[one.index]["weight"] = {"v1": 100 - canary, "v2": canary}.get(one.destination.subset, third)
+        entries[one.index]["weight"] = {"v1": stable, "v2": canary}.get(one.destination.subset, third)
     total = sum(entry["weight"] for entry in entries)
     after = applied(manifest, target, zero(2), exact=exact)
     state = virtualservice.state(after, target)
@@ -128,6 +130,19 @@ def test_tests_hold_no_text_that_encoders_write_differently(made: tuple[Manifest
                 assert value.isascii()
                 assert not set(value) & set("<>&\x7f")
         manifest = jsonpatch.apply_patch(manifest, patch)
+
+
+def test_every_mark_of_ours_can_be_tested_for_whatever_its_reason_says() -> None:
+    """A reason with `<`, `>`, `&` or letters beyond ASCII reads back as it was, and the next patch tests the mark."""
+    manifest, target = _at_five()
+    reason = 'p99 > 250 ms & "rising" <é, ☂, \x7f>'
+    change = SetWeight(Direction.MARK, 5, Mark("r-1", 2, 5, "Progressing", reason=reason), 5, 1)
+    manifest = applied(manifest, target, change)
+    mark = annotation.mark_of(manifest)
+    assert mark is not None
+    assert mark.reason == reason
+    tested = [one["path"] for one in virtualservice.patch(manifest, target, zero(3)) if one["op"] == "test"]
+    assert "/metadata/annotations/canary-bot.dev~1rollout" in tested
 
 
 Change = Callable[[Manifest], Any]
