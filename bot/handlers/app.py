@@ -16,13 +16,15 @@ from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_bolt.response import BoltResponse
 
-from bot.errors import CanaryError, Permanent, Transient, UserError
+from bot.errors import CanaryError, Permanent, Refused, Transient, UserError
 from bot.handlers import actions, speech
 from bot.handlers.actions import BUTTONS, MORE, REJECT, URGENT
-from bot.handlers.asking import Asked, untaken
+from bot.handlers.asking import AlreadyRunning, Asked, untaken
+from bot.handlers.grammar import decode
 from bot.handlers.intake import Intake
 from bot.ports.chat import Block, Chat
 from bot.ports.telemetry import Telemetry
+from bot.rollout.effects import Audit
 from bot.usecases.desk import Desk
 from bot.usecases.who import Who
 from bot.views import Rendered, answers
@@ -50,15 +52,24 @@ class Doors:
     intake: Intake
     telemetry: Telemetry
 
-    async def once(self, key: str, who: Who, perform: Perform, *, changes: bool, urgent: bool) -> None:
-        """Do one delivery, once, and answer the person. The edge: nothing gets out of here."""
+    async def once(self, key: str, who: Who, about: str, perform: Perform, *, changes: bool, urgent: bool) -> None:
+        """Do one delivery, once, and answer the person. The edge: nothing gets out of here.
+
+        `about` says in a few words what was asked, for the audit of refusals.
+        """
         try:
             if not await self._new(key, changes=changes, urgent=urgent):
                 return
             answer = await perform(who)
+        except Refused as error:
+            answer = speech.explained(error)
+            await self._audit(who, about, error)
+        except AlreadyRunning as error:
+            answer = speech.explained(error, await self._card_of(error.rollout_id))
         except UserError as error:
             answer = speech.explained(error)
-        except Transient:
+        except Transient as error:
+            self.telemetry.line("slack-request-unreachable", via=who.via, error=str(error))
             answer = answers.unreachable()
         except Permanent as error:
             answer = answers.said(f"That was refused: {error}. Nothing was changed.")
@@ -70,6 +81,22 @@ class Doors:
             self.intake.watch(self._patience(answer, who))
         elif answer is not None:
             await self.tell(who, answer)
+
+    async def _audit(self, who: Who, about: str, refusal: Refused) -> None:
+        self.telemetry.count("slack_refusals")
+        line = Audit(self.desk.clock.now(), "", "refused", who.user_id, f"{about}: {refusal.message}"[:500], 0)
+        try:
+            await self.desk.rollouts.note([line])
+        except CanaryError as error:
+            self.telemetry.failed("audit-refusal", error)
+
+    async def _card_of(self, rollout_id: str) -> str:
+        """The address of a rollout's card, "" when it cannot be told."""
+        try:
+            posted = await self.desk.outbox.posted(f"card:{rollout_id}")
+            return await self.chat.permalink(posted.channel, posted.ts) if posted else ""
+        except CanaryError:
+            return ""
 
     async def _new(self, key: str, *, changes: bool, urgent: bool) -> bool:
         try:
@@ -107,7 +134,8 @@ class Doors:
             self.once(
                 key,
                 who,
-                lambda person: speech.perform(self.desk, understood, person),
+                decode(text)[:200],
+                lambda person: command.run(self.desk, understood.args, person),
                 changes=command.changes,
                 urgent=command.urgent,
             )
@@ -119,6 +147,7 @@ class Doors:
             self.once(
                 key,
                 who,
+                f"{click.verb} {click.rollout}",
                 lambda person: actions.perform(self.desk, click, person, reason),
                 changes=click.verb != "queries",
                 urgent=click.verb in URGENT,
@@ -262,7 +291,7 @@ async def _open_rejection(doors: Doors, body: Body, who: Who) -> None:
         }
         await doors.chat.open_view(str(body["trigger_id"]), rejection(click.rollout, json.dumps(kept)))
 
-    await doors.once(f"click:{body.get('trigger_id', '')}", who, opened, changes=False, urgent=False)
+    await doors.once(f"click:{body.get('trigger_id', '')}", who, "reject", opened, changes=False, urgent=False)
 
 
 def _clicker(body: Body) -> Who:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bot.errors import CanaryError
+from bot.errors import CanaryError, UserError
 from bot.usecases import requests
 from bot.usecases.desk import Desk
 from bot.usecases.rollback import ALL, rollback
@@ -15,6 +15,14 @@ class Asked:
     """The holder was asked and answers; `what` is the id, service or `all` that it was asked about."""
 
     what: str
+
+
+class AlreadyRunning(UserError):
+    """A start refused while a rollout of the same service runs; `rollout_id` is that one."""
+
+    def __init__(self, error: UserError, rollout_id: str) -> None:
+        super().__init__(error.message, error.hint)
+        self.rollout_id = rollout_id
 
 
 async def ask_holder(

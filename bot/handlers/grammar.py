@@ -14,7 +14,6 @@ from bot.errors import UserError
 LONGEST = 2000
 _ESCAPED = re.compile(r"<([^<>]*)>")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
-_QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "‘": "’", "«": "»", "`": "`"}
 _CLOSING = {'"': '"”', "'": "'’", "“": '”"“', "„": '“”"', "‘": "’'", "«": "»", "`": "`"}
 _DASHES = str.maketrans({"—": "--", "–": "--"})
 
@@ -73,8 +72,7 @@ def words(line: str) -> tuple[Word, ...]:
         character = line[position]
         if character == " ":
             position += 1
-        elif character in _QUOTES:
-            end = _closing(line, position, _CLOSING[character])
+        elif character in _CLOSING and (end := _closing(line, position, _CLOSING[character])):
             found.append(Word(line[position + 1 : end], position, end + 1, quoted=True))
             position = end + 1
         else:
@@ -86,9 +84,12 @@ def words(line: str) -> tuple[Word, ...]:
 
 
 def _closing(line: str, start: int, closers: str) -> int:
+    """Where a quote that opens at `start` ends; 0 for an apostrophe that opens nothing."""
     for position in range(start + 1, len(line)):
         if line[position] in closers and (position + 1 == len(line) or line[position + 1] == " "):
             return position
+    if line[start] in "'‘`":
+        return 0
     raise Misunderstood(line, start, 1, "This quote is not closed.", 'hold payments-7f3a "waiting for the database"')
 
 

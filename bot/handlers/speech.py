@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bot.errors import Permanent, Transient, UserError
-from bot.handlers.asking import Asked
+from bot.errors import UserError
 from bot.handlers.command import Command
 from bot.handlers.commands import COMMANDS
 from bot.handlers.grammar import LONGEST, Line, Misunderstood, decode, nearest, words
-from bot.usecases.desk import Desk
-from bot.usecases.who import Who
 from bot.views import Rendered, answers
 
 BY_NAME = {name: command for command in COMMANDS.values() for name in (command.verb, *command.aliases)}
@@ -41,26 +38,14 @@ def understand(text: str) -> Understood:
             line,
             verb.start,
             verb.end - verb.start,
-            f"There is no verb `{verb.text}`.{guess} Nothing was changed.",
+            f"There is no verb `{verb.text}`.{guess}",
             example,
         )
     return Understood(command, command.parse(Line(line, found[1:], command.example)))
 
 
-async def perform(desk: Desk, understood: Understood, who: Who) -> Rendered | Asked:
-    """Do what was understood. What a person can be told about is told; everything else is raised."""
-    try:
-        return await understood.command.run(desk, understood.args, who)
-    except UserError as error:
-        return explained(error)
-    except Transient:
-        return answers.unreachable()
-    except Permanent as error:
-        return answers.said(f"That was refused: {error}. Nothing was changed.")
-
-
-def explained(error: UserError) -> Rendered:
-    """Bad input as its writer sees it."""
+def explained(error: UserError, link: str = "") -> Rendered:
+    """Bad input as its writer sees it; `link` leads to the card of the rollout that is in the way."""
     if isinstance(error, Misunderstood):
         return answers.misunderstood(error.message, error.line, error.start, error.width, error.hint)
-    return answers.error(error)
+    return answers.error(error, link)

@@ -27,24 +27,28 @@ LEVELS = {Level.OK: "ok", Level.WARN: "! warning", Level.CRITICAL: "✗ CRITICAL
 def said(text: str, hint: str = "") -> Rendered:
     """One sentence, and the way on."""
     told = escape(text, 2500)
-    return rendered(told, [section(told), context(escape(hint, 1500))])
+    way_on = escape(hint, 1500)
+    return rendered(f"{told} {way_on}".strip(), [section(told), context(way_on)])
 
 
-def error(problem: UserError) -> Rendered:
-    """Bad input or a refusal, as it is."""
-    return said(problem.message, problem.hint)
+def error(problem: UserError, link: str = "") -> Rendered:
+    """Bad input or a refusal, as it is; `link` is the address of a card to look at."""
+    told = escape(problem.message, 2500)
+    way_on = escape(problem.hint, 1500)
+    card = f"<{escape(link)}|Its card>" if link.startswith("https://") and "|" not in link else ""
+    return rendered(f"{told} {way_on}".strip(), [section(told), context(way_on), section(card)])
 
 
-def misunderstood(expected: str, line: str, start: int, width: int, example: str, hint: str = "") -> Rendered:
+def misunderstood(expected: str, line: str, start: int, width: int, example: str) -> Rendered:
     """A line that could not be read, with a caret under the place."""
     begin = max(0, start - 60)
     cut_before = "…" if begin else ""
     shown = cut_before + line[begin : begin + 120]
     caret = " " * (start - begin + len(cut_before)) + "^" * min(width, max(1, len(shown) - start + begin))
     place = code_block(f"{shown}\n{caret}")
-    told = escape(expected, 1000)
+    told = f"{escape(expected, 1000)} Nothing was changed."
     way_on = f"For example {code(f'/canary {example}')}"
-    return rendered(f"{told} {way_on}", [section(f"{told}\n{place}"), section(way_on), context(escape(hint, 1000))])
+    return rendered(f"{told} {way_on}", [section(f"{told}\n{place}"), section(way_on)])
 
 
 def failed(error_id: str) -> Rendered:

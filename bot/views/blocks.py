@@ -115,11 +115,10 @@ def confirm(title: str, text: str, yes: str, *, style: str = "primary") -> Block
     }
 
 
-def pointer(rollout: Rollout, **more: str) -> str:
-    """What a button acts on: rollout, revision and step it was drawn for."""
-    return json.dumps(
-        {"rollout": rollout.id, "revision": rollout.revision, "step": rollout.step, **more}, separators=(",", ":")
-    )
+def pointer(rollout: Rollout, step: int | None = None) -> str:
+    """What a button acts on: rollout, revision and step it was drawn for (the present one, or the one asked about)."""
+    drawn_for = rollout.step if step is None else step
+    return json.dumps({"rollout": rollout.id, "revision": rollout.revision, "step": drawn_for}, separators=(",", ":"))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> Block | None:

@@ -88,13 +88,13 @@ def _approval(rollout: Rollout) -> tuple[Block, ...]:
     approve = button(
         f"Promote to {step.weight_percent}%",
         "approve",
-        pointer(rollout),
+        pointer(rollout, rollout.approval.step),
         style="primary",
         confirm=confirm(
             f"Promote {rollout.target.service} to {step.weight_percent}%?", _with_warnings(rollout, text), "Promote"
         ),
     )
-    return (approve, button("Reject…", "reject", pointer(rollout)))
+    return (approve, button("Reject…", "reject", pointer(rollout, rollout.approval.step)))
 
 
 def _ways_out(rollout: Rollout) -> tuple[Block, ...]:

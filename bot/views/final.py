@@ -25,7 +25,7 @@ def final(message: Message, rollout: Rollout) -> Rendered:
         [
             header(headline(rollout)),
             section(escape(message.text or rollout.reason, 2000)),
-            context(escape(message.detail, 1900)),
+            context("" if message.detail in message.text else escape(message.detail, 1900)),
             fields(("Took", lasted), ("Worst gate", worst(look.reports) if look else "")),
             gate_table(look.reports) if look else None,
             section(story(rollout)),

@@ -11,7 +11,7 @@ from bot.views.card import card
 from bot.views.escape import code, code_block, escape, mention
 from bot.views.final import final
 from bot.views.gates import gate_table
-from bot.views.situation import approvals, following, headline, short_verdict
+from bot.views.situation import approvals, following, headline, short_verdict, warned
 from bot.views.timeline import steps
 
 TONES = {Tone.GOOD: "✅", Tone.BAD: "🔴", Tone.WAIT: "✋", Tone.INFO: "ℹ️"}
@@ -59,13 +59,15 @@ def _ask(message: Message, rollout: Rollout) -> Rendered:
     wanted = rollout.plan.steps[message.step].weight_percent
     target = rollout.target
     title = f"✋ Approval needed: {target.service} {target.canary.label} to {wanted}% in {target.namespace}"
+    warnings = warned(rollout)
+    verdict = f"{short_verdict(rollout)}, {warnings}" if warnings else short_verdict(rollout)
     look = rollout.assessment
     called = mention(rollout.rules.mention)
     return rendered(
-        escape(f"{title} ({short_verdict(rollout)})", 1000) + (f" {called}" if called else ""),
+        escape(f"{title} ({verdict})", 1000) + (f" {called}" if called else ""),
         [
             header(title),
-            section("\n".join(part for part in (called, escape(message.text, 1500)) if part)),
+            section("\n".join(part for part in (called, escape(message.detail, 1500)) if part)),
             section(f"{steps(rollout)}\n*Approvals*  {approvals(rollout)}\n{following(rollout)}"),
             gate_table(look.reports) if look else None,
             approval_buttons(rollout),
@@ -91,8 +93,11 @@ def _ask_about_hold(message: Message, rollout: Rollout) -> Rendered:
 
 
 def _asked(message: Message, rollout: Rollout) -> Rendered:
-    approval = rollout.approval
-    told = f"{TONES[message.tone]} {escape(message.text, 2000)}"
+    approval, target = rollout.approval, rollout.target
+    about = f"{target.service} {target.canary.label}"
+    if message.step is not None and 0 <= message.step < len(rollout.plan.steps):
+        about += f" to {rollout.plan.steps[message.step].weight_percent}%"
+    told = f"{TONES[message.tone]} {escape(f'{about} in {target.namespace}: {message.text}', 2000)}"
     still_open = (
         message.step is not None
         and approval is not None

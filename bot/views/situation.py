@@ -259,5 +259,14 @@ def short_verdict(rollout: Rollout) -> str:
     return "gates pass"
 
 
+def warned(rollout: Rollout) -> str:
+    """`1 warning` when something beside the verdicts speaks against going on, "" when nothing does."""
+    look = rollout.assessment
+    if look is None:
+        return ""
+    count = len(look.nodes_critical) + bool(look.likely_machine) + (look.canary_ready == 0) + (look.stable_ready == 0)
+    return f"{count} warning{'' if count == 1 else 's'}" if count else ""
+
+
 def _times(count: int) -> str:
     return "twice" if count == 2 else f"{count} times"

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from bot.errors import Transient, UserError
+from bot.errors import Refused, Transient, UserError
+from bot.handlers.asking import AlreadyRunning
 from bot.handlers.command import Command
-from bot.handlers.grammar import Line, Word
+from bot.handlers.grammar import Line, Word, nearest
 from bot.handlers.moment import EXPECTED, is_moment, moment
 from bot.rollout.gate import GateSpec, parse_gate
 from bot.rollout.plan import parse_steps
@@ -16,6 +17,7 @@ from bot.usecases.who import Who
 from bot.views import Rendered, answers
 from bot.views.dry_run import dry_run
 
+KEYWORDS = ("to", "plan", "steps", "at", "in", "--adopt", "--dry-run")
 EXAMPLE = "start payments v2 steps 5%:10m,50%:30m:approve,100%:10m p99<250ms"
 
 
@@ -68,7 +70,9 @@ def _next(line: Line, args: Args) -> Args:
 
 def _only(line: Line, subset: str, word: Word) -> str:
     if subset:
-        raise line.wrong(word, f"The subset is `{subset}` already. After it: plan, steps, a gate, at, in or a flag.")
+        near = nearest(word.text, KEYWORDS)
+        guess = f" Did you mean `{near}`?" if near else ""
+        raise line.wrong(word, f"Expected plan, steps, a gate, at, in or a flag after the subset `{subset}`.{guess}")
     return word.text
 
 
@@ -112,8 +116,13 @@ async def run(desk: Desk, args: Args | None, who: Who) -> Rendered:
     ask = args.ask
     if args.at:
         ask = replace(ask, at=moment(args.at, desk.clock.now(), await _timezone(desk, who)))
-    outcome = await start(desk, ask, who)
-    return _told(outcome, ask)
+    try:
+        return _told(await start(desk, ask, who), ask)
+    except Refused:
+        raise
+    except UserError as error:
+        running = [one.id for one in await reading.status(desk) if one.target.service == ask.service]
+        raise (AlreadyRunning(error, running[0]) if running else error) from error
 
 
 def _told(outcome: Started, ask: StartAsk) -> Rendered:

@@ -144,7 +144,9 @@ def rollouts(draw: st.DrawFn) -> Rollout:
         started_at=draw(st.one_of(st.none(), moments)),
         ended_at=draw(st.one_of(st.none(), moments)),
         reason=draw(texts),
-        history=tuple(draw(st.lists(st.builds(Entry, moments, texts, texts, actors, st.integers(0, 100)), max_size=20))),
+        history=tuple(
+            draw(st.lists(st.builds(Entry, moments, texts, texts, actors, st.integers(0, 100)), max_size=20))
+        ),
         found=draw(st.sampled_from((None, RouteState("u", "1", 60, 40), RouteState("u", "1", 100, None)))),
         write_failures=draw(st.integers(0, 5)),
         card_at=draw(moments),

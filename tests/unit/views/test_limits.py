@@ -70,7 +70,7 @@ def test_any_answer_is_taken_by_slack(several: list[Rollout], text: str, hint: s
     assert_sendable(answers.history(several, text))
     assert_sendable(answers.pending(several))
     assert_sendable(answers.said(text or "x", hint))
-    assert_sendable(answers.misunderstood(text or "x", text, min(start, len(text)), 3, "help", hint))
+    assert_sendable(answers.misunderstood(text or "x", text, min(start, len(text)), 3, hint))
     for rollout in several:
         assert_sendable(answers.queries(rollout))
         assert_sendable(answers.nobody_holds([rollout]))
