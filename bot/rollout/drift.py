@@ -15,7 +15,7 @@ from bot.rollout.route import Mark, RouteState
 ZEROED = (Phase.ROLLING_BACK.value, Phase.ROLLED_BACK.value)
 
 
-def observe_route(draft: Draft, route: RouteState) -> bool:
+def observe_route(draft: Draft, route: RouteState, stable_ready: int | None = None) -> bool:
     """Compare a reading with the record; True when it ended or restarted what was going on.
 
     A mark of ours that is final or ahead wins over the record: a reply or a save was lost. Everything else that
@@ -23,7 +23,7 @@ def observe_route(draft: Draft, route: RouteState) -> bool:
     """
     mark = own_mark(draft.rollout, route)
     if mark is not None and mark.phase in (*ZEROED, Phase.PROMOTED.value):
-        _ended(draft, route, mark)
+        _ended(draft, route, mark, stable_ready)
         return True
     if mark is not None and mark.revision > _marked(draft.rollout) and _weight(route) == mark.weight_percent:
         return _ahead(draft, mark)
@@ -125,7 +125,7 @@ def _against_reapplying(rollout: Rollout) -> list[str]:
     return list(obstacles(rollout.with_(holds=others, bake=baked, override=""), rollout.assessment))
 
 
-def _ended(draft: Draft, route: RouteState, mark: Mark) -> None:
+def _ended(draft: Draft, route: RouteState, mark: Mark, stable_ready: int | None) -> None:
     """The route says that this rollout is over: finish the record the same way."""
     draft.set(marked=mark.revision, revision=max(draft.rollout.revision, mark.revision + 1), write=None)
     reason = mark.reason or "found on the route"
@@ -139,7 +139,8 @@ def _ended(draft: Draft, route: RouteState, mark: Mark) -> None:
         end(draft, Phase.ROLLED_BACK, reason, BOT)
     else:
         draft.set(touched=True)
-        roll_back(draft, f"{reason} (the route said rolled back, with {_weight(route)}% on the canary)", BOT)
+        text = f"{reason} (the route said rolled back, with {_weight(route)}% on the canary)"
+        roll_back(draft, text, BOT, stable_ready=stable_ready)
 
 
 def _ahead(draft: Draft, mark: Mark) -> bool:

@@ -23,7 +23,7 @@ def looked(draft: Draft, event: Looked) -> None:
         return
     withdraw(draft)
     observe_freezes(draft, event.freezes)
-    if event.route is not None and draft.rollout.write is None and observe_route(draft, event.route):
+    if _route_says_otherwise(draft, event, look.stable_ready):
         return
     valid = valid and judged_for(draft.rollout, look)
     if valid:
@@ -44,7 +44,7 @@ def clocked(draft: Draft, event: Clocked) -> None:
     """Time passed: freezes, drift, reminders and expiry; nothing goes up without a look."""
     withdraw(draft)
     observe_freezes(draft, event.freezes)
-    if event.route is not None and draft.rollout.write is None and observe_route(draft, event.route):
+    if _route_says_otherwise(draft, event, event.stable_ready):
         return
     approval.observe_clock(draft, event.stable_ready)
     if not _over(draft):
@@ -75,6 +75,14 @@ def judged_for(rollout: Rollout, look: Assessment) -> bool:
 def gated(rollout: Rollout) -> bool:
     """The canary has had traffic, so its gates mean something."""
     return rollout.weight_percent > 0 or rollout.step >= 0
+
+
+def _route_says_otherwise(draft: Draft, event: Looked | Clocked, stable_ready: int | None) -> bool:
+    return (
+        event.route is not None
+        and draft.rollout.write is None
+        and observe_route(draft, event.route, stable_ready=stable_ready)
+    )
 
 
 def _observe(draft: Draft, look: Assessment) -> None:

@@ -61,7 +61,6 @@ class Transition:
     to: frozenset[Phase]
 
 
-_RUNNING = (Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING)
 _FINAL = (Phase.PROMOTED, Phase.ROLLED_BACK, Phase.CANCELLED)
 _BACK = (Phase.ROLLING_BACK, Phase.CANCELLED)
 _PEOPLE = tuple(Kind(verb) for verb in VERBS)
@@ -72,27 +71,29 @@ def _to(handle: Callable[[Draft, Any], None], *phases: Phase) -> Transition:
 
 
 def _running(phase: Phase) -> Mapping[tuple[Phase, Kind], Transition]:
-    within = (Phase.PROGRESSING, Phase.HOLDING, *((phase,) if phase is Phase.AWAITING_APPROVAL else ()))
-    anywhere = (*_RUNNING, Phase.ROLLING_BACK, Phase.PROMOTED, Phase.ROLLED_BACK)
+    asking, held = phase is Phase.AWAITING_APPROVAL, phase is Phase.HOLDING
+    stays = (phase,)
+    waits = stays if asking else (Phase.HOLDING,)
+    moves = (Phase.PROGRESSING, Phase.HOLDING, *(stays if asking else ()))
+    found = (Phase.ROLLING_BACK, Phase.PROMOTED, Phase.ROLLED_BACK)
+    expires = (Phase.CANCELLED,) if asking else ()
     return {
-        (phase, Kind.TOOK_OVER): _to(writes.took_over, *within, Phase.ROLLING_BACK, Phase.PROMOTED, Phase.ROLLED_BACK),
-        (phase, Kind.LOOKED): _to(looking.looked, *anywhere, Phase.CANCELLED),
-        (phase, Kind.CLOCKED): _to(looking.clocked, *anywhere, Phase.CANCELLED),
-        (phase, Kind.WRITTEN): _to(writes.written, *within, Phase.PROMOTED),
-        (phase, Kind.WRITE_FAILED): _to(
-            writes.write_failed, *within, Phase.ROLLING_BACK, Phase.PROMOTED, Phase.ROLLED_BACK
-        ),
-        (phase, Kind.ROUTE_GONE): _to(writes.route_gone, *within),
-        (phase, Kind.PROMOTE): _to(people.promote, phase),
-        (phase, Kind.HOLD): _to(people.hold, Phase.HOLDING, *within),
-        (phase, Kind.RESUME): _to(people.resume, *within),
-        (phase, Kind.CANCEL): _to(people.cancel, phase, Phase.CANCELLED),
-        (phase, Kind.ROLLBACK): _to(people.rollback, phase, *_BACK),
-        (phase, Kind.APPROVE): _to(approval.approve, *within),
-        (phase, Kind.REJECT): _to(approval.reject, *within),
-        (phase, Kind.EXTEND): _to(people.extend, phase),
-        (phase, Kind.DRIFT): _to(people.settle_drift, *within),
-        (phase, Kind.RESTART): _to(people.restart, *within),
+        (phase, Kind.TOOK_OVER): _to(writes.took_over, *moves, *found),
+        (phase, Kind.LOOKED): _to(looking.looked, *moves, Phase.AWAITING_APPROVAL, *found, *expires),
+        (phase, Kind.CLOCKED): _to(looking.clocked, *moves, *found, *expires),
+        (phase, Kind.WRITTEN): _to(writes.written, *(stays if asking else (*moves, Phase.PROMOTED))),
+        (phase, Kind.WRITE_FAILED): _to(writes.write_failed, *moves, *found),
+        (phase, Kind.ROUTE_GONE): _to(writes.route_gone, *waits),
+        (phase, Kind.PROMOTE): _to(people.promote, *stays),
+        (phase, Kind.HOLD): _to(people.hold, *waits),
+        (phase, Kind.RESUME): _to(people.resume, *(moves if held else stays)),
+        (phase, Kind.CANCEL): _to(people.cancel, *stays, Phase.CANCELLED),
+        (phase, Kind.ROLLBACK): _to(people.rollback, *stays, *_BACK),
+        (phase, Kind.APPROVE): _to(approval.approve, *(moves if asking else stays)),
+        (phase, Kind.REJECT): _to(approval.reject, *stays, *((Phase.HOLDING,) if asking else ())),
+        (phase, Kind.EXTEND): _to(people.extend, *stays),
+        (phase, Kind.DRIFT): _to(people.settle_drift, *(moves if asking or held else stays)),
+        (phase, Kind.RESTART): _to(people.restart, *(moves if held else stays)),
     }
 
 

@@ -45,7 +45,7 @@ FULL = Rollout(
     revision=9,
     target=target(inserted=True),
     plan=parse_steps("5%:10m, 50%:30m:approve, 100%:10m", "standard"),
-    gates=(GateSpec("p99", "p99", 1.2, Relation.RELATIVE, min_requests=9), GateSpec("drops", "custom", 0.5, query="up")),
+    gates=(GateSpec("p99", "p99", 1.2, Relation.RELATIVE), GateSpec("drops", "custom", 0.5, query="up")),
     rules=Rules(
         5.0, 60.0, OnSilence.ROLL_BACK, OnSilence.HOLD, 30.0, ApprovalPolicy(2, False, 60.0, OnSilence.HOLD), "#d", "@x"
     ),

@@ -123,7 +123,8 @@ class World:
     """One rollout, its route, its time; `step` feeds an event, checks every rule and performs the effects.
 
     `visits` counts (phase, kind) pairs. `conclusion` of effects: "done", "away", "conflict", "lost" (it was written,
-    the answer was lost), "crash" (nothing comes back).
+    the answer was lost), "crash" (nothing was written, nothing comes back), "landed" (it was written and the process
+    died; what was not saved before the write is forgotten).
     """
 
     def __init__(
@@ -150,10 +151,12 @@ class World:
         for effect in decision.effects:
             if isinstance(effect, SetWeight):
                 self._perform(effect, conclusion)
+                if conclusion == "landed" and effect.direction is Direction.ZERO:
+                    self.rollout = before
         return decision
 
     def _perform(self, change: SetWeight, conclusion: str) -> None:
-        if conclusion == "crash":
+        if conclusion == "crash" or (conclusion == "landed" and self.route.apply(change)):
             return
         if conclusion == "away":
             self.step(WriteFailed(change.mark.revision, "transient", "the API server does not answer"))
@@ -224,7 +227,7 @@ def scenes() -> Sequence[str]:
     return (
         *("scheduled",) * 7, *("awaiting",) * 6, *("quorum",) * 3, *("going-back",) * 7, *("promoted",) * 3,
         *("first",) * 3, *("baking",) * 3, *("drifted",) * 2,
-        "held", "rolled-back", "cancelled", "adopted", "last", "pending", "frozen",
+        "asked-first", "held", "rolled-back", "cancelled", "adopted", "last", "pending", "frozen",
     )  # fmt: skip
 
 
@@ -249,8 +252,11 @@ def stage(scene: str, rules: Rules, decide: Decide, visits: Counter[tuple[Phase,
     """A world led to a scene by events."""
     if scene == "quorum":
         rules = replace(rules, approval=replace(rules.approval, quorum=2))
+    steps = PLAN.replace("5%:20s", "5%:20s:approve") if scene == "asked-first" else PLAN
     world = World(
-        rollout(rules=rules, start_weight=10 if scene == "adopted" else 0, inserted=scene == "baking"), decide, visits
+        rollout(steps=steps, rules=rules, start_weight=10 if scene == "adopted" else 0, inserted=scene == "baking"),
+        decide,
+        visits,
     )
     if scene == "scheduled":
         return world
@@ -291,7 +297,7 @@ def stage(scene: str, rules: Rules, decide: Decide, visits: Counter[tuple[Phase,
 _KINDS = (*Kind, Kind.LOOKED, Kind.LOOKED, Kind.CLOCKED, Kind.TOOK_OVER, Kind.TOOK_OVER)
 KINDS = len(_KINDS) + 1
 _PAUSES_S = (0.0, 1.0, 5.0, 5.0, 5.0, 30.0, 70.0, 700.0)
-_CONCLUSIONS = ("done", "done", "done", "done", "away", "conflict", "lost", "crash")
+_CONCLUSIONS = ("done", "done", "done", "done", "away", "conflict", "lost", "crash", "landed")
 
 
 def walk(world: World, moves: Sequence[Move]) -> None:
