@@ -1,9 +1,12 @@
 """The command line: thin, and nothing heavy is imported before a command needs it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from bot.settings import Settings
 
 app = typer.Typer(
     name="canary-bot",
@@ -80,7 +83,7 @@ def version() -> None:
     typer.echo(f"canary-bot {installed('canary-bot')}")
 
 
-def _settings() -> "object":
+def _settings() -> "Settings":
     from bot.settings import SettingsErrors, load
 
     try:

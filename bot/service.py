@@ -18,29 +18,30 @@ async def run(settings: Settings) -> int:
         loop.add_signal_handler(number, stopped.set)
     bot = await build(settings)
     watch = asyncio.create_task(_watch_catalog(bot))
+    opening = asyncio.create_task(bot.open_entrance())
     try:
         await start(bot)
         await stopped.wait()
         bot.telemetry.line("stopping")
     finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
+        for task in (watch, opening):
+            task.cancel()
+        await asyncio.gather(watch, opening, return_exceptions=True)
         await stop(bot)
     return 0
 
 
 async def start(bot: Bot) -> None:
-    """Listen for health first, then work, then open the intake."""
+    """Listen for health first, then work; the entrance opens beside it, as soon as Slack answers."""
     await bot.http.start()
     await bot.engine.start()
-    await bot.intake.start()
     bot.telemetry.line("started", http=bot.http.address)
 
 
 async def stop(bot: Bot) -> None:
     """Not ready; close the intake; finish what was begun; give the lease back; close the connections."""
     bot.draining = True
-    await bot.intake.stop(DRAIN_S)
+    await bot.close_entrance(DRAIN_S)
     await bot.engine.stop()
     await bot.http.stop()
     await bot.close()

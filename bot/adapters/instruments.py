@@ -1,6 +1,6 @@
 """Counters, gauges and histograms of the process, in Prometheus' text format."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 PREFIX = "canary_bot"
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -11,12 +11,12 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "messages_edited": ("Messages edited in the chat", ()),
     "messages_delayed": ("Messages put off because the chat was slow, limited or away", ()),
     "messages_dropped": ("Messages the chat refused for good", ()),
-    "commands": ("Commands by verb", ("verb",)),
-    "clicks": ("Button clicks by verb", ("verb",)),
-    "refused_requests": ("HTTP requests refused before they were read", ("reason",)),
+    "slack_refused": ("Requests refused before they were read", ("reason",)),
+    "slack_repeated": ("Deliveries that came a second time and were not done again", ()),
+    "slack_requests_waiting": ("Requests whose holder had not taken them up in time", ()),
+    "slack_sockets_renewed": ("Socket Mode connections that Slack asked to renew", ()),
     "wake_failures": ("Wake-ups that ended with an unexpected error", ()),
     "loop_failures": ("Loops of the engine that failed and were started again", ("loop",)),
-    "listener_failures": ("Slack listeners that ended with an unexpected error", ()),
 }
 GAUGES: dict[str, str] = {
     "active_rollouts": "Rollouts this process works on",
@@ -32,6 +32,8 @@ HISTOGRAMS: dict[str, str] = {
 
 class Instruments:
     """One registry of its own; unknown names are a mistake of ours and raise KeyError."""
+
+    content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

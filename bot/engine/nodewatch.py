@@ -13,7 +13,7 @@ TONES = {Level.OK: Tone.GOOD, Level.WARN: Tone.WAIT, Level.CRITICAL: Tone.BAD}
 
 
 class NodeWatch:
-    """Judges every node each `check_every_s` of the catalog's node section; `healths` is the newest judgement."""
+    """Judges every node as often as the catalog's defaults check gates; `healths` is the newest judgement."""
 
     def __init__(self, world: World, active: Callable[[], Sequence[Rollout]], ring: Callable[[], None]) -> None:
         self._world = world
@@ -33,7 +33,7 @@ class NodeWatch:
                 await self.round()
             except (Transient, Permanent) as error:
                 self._world.telemetry.line("nodes-unread", error=str(error))
-            await self._world.clock.sleep(self._world.catalog().node_check_every_s)
+            await self._world.clock.sleep(self._world.catalog().fallback.rules.check_every_s)
 
     async def round(self) -> None:
         """Judge once, and say what has changed."""
@@ -60,7 +60,7 @@ class NodeWatch:
             detail=_detail(health, rollouts),
             tone=TONES[health.level],
             urgent=health.level is Level.CRITICAL,
-            channel=self._world.catalog().default_channel,
+            channel=self._world.catalog().fallback.rules.channel,
         )
         await self._world.outbox.add(f"node:{name}", [message], self._world.clock.now())
         self._world.telemetry.line("node", node=name, level=health.level.name.lower(), reasons=health.reasons)

@@ -22,7 +22,7 @@ from bot.sandbox.process import Part, PartError, free_port
 from bot.sandbox.redis import Redis, start_redis
 
 BOT_READY_S = 30.0
-NODES = ("node-1", "node-2", "node-3")
+SCRAPED_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,29 @@ class World:
             targets += [f"node-exporter/{name}={url}" for name, url in mesh["nodes"].items()]
             await self._part("prometheus", *(word for target in targets for word in ("--target", target)))
         await self._start_control()
+        await self._scraped()
         if self.options.with_page:
             world_file = self.folder / "world.json"
             world_file.write_text(json.dumps(self.addresses()))
             port = ("--port", str(self.options.page_port)) if self.options.page_port else ()
             await self._part("page", "--world", str(world_file), *port)
+
+    async def _scraped(self) -> None:
+        """Wait until the metrics of the mesh have been scraped: a real Prometheus takes its time before the first."""
+        deadline = time.monotonic() + SCRAPED_S
+        timeout = aiohttp.ClientTimeout(total=2.0)
+        query = {"query": 'istio_requests_total{reporter="source"}'}
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            while True:
+                try:
+                    async with session.get(f"{self.prometheus_url}/api/v1/query", params=query) as response:
+                        if (await response.json())["data"]["result"]:
+                            return
+                except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
+                    pass
+                if time.monotonic() > deadline:
+                    raise PartError("Prometheus has not scraped the mesh")
+                await asyncio.sleep(0.1)
 
     def addresses(self) -> dict[str, Any]:
         """Where everything is, as the page reads it."""

@@ -9,6 +9,8 @@ from bot.rollout.policy import ROLE_OF, Membership, Role, Roles, allowed
 from bot.usecases.desk import Desk
 from bot.usecases.who import Who
 
+USER_IDS = ("U", "W")
+
 
 async def require(desk: Desk, verb: str, service: str, who: Who, namespace: str = "") -> Person:
     """The person, when they may do `verb` to a service; else Refused with the role and who holds it.
@@ -57,13 +59,13 @@ async def _members(desk: Desk, names: tuple[str, ...]) -> Membership:
     ids: set[str] = set()
     known = True
     for name in names:
-        if name.startswith("@"):
-            try:
-                ids |= await desk.directory.members(name)
-            except NotFound:
-                continue
-            except Transient:
-                known = False
-        else:
+        if name.startswith(USER_IDS):
             ids.add(name)
+            continue
+        try:
+            ids |= await desk.directory.members(name)
+        except NotFound:
+            continue
+        except Transient:
+            known = False
     return Membership(names, frozenset(ids), known)

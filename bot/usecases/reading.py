@@ -122,7 +122,7 @@ async def _imagined(desk: Desk, service: str, namespace: str, now: float) -> Rol
         id=f"{service}-look",
         target=survey.target,
         plan=entry.plan,
-        gates=entry.gates,
+        gates=entry.gates_for(survey.target.route.protocol),
         rules=entry.rules,
         by=Actor(Source.BOT),
         now=begun,

@@ -58,12 +58,12 @@ async def start(desk: Desk, ask: StartAsk, who: Who) -> Started:
     entry = catalog.entry(ask.service, ask.namespace)
     person = await require(desk, "start", ask.service, who, ask.namespace)
     plan = _plan(desk, ask, entry)
-    gates = _gates(entry.gates, ask.gates)
     mesh = router(desk, entry.mesh)
     survey = await mesh.survey(_wanted(ask, entry), plan.steps[0].weight_percent)
     findings = (*survey.findings, *await _frozen(desk, ask), *await _active(desk, survey.target))
     if survey.target is None:
         raise UserError(_refusal(ask.service, findings))
+    gates = _gates(entry.gates_for(survey.target.route.protocol), ask.gates)
     now = desk.clock.now()
     named = replace(who, name=person.name)
     rollout = scheduled(

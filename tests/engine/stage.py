@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from bot.analysis.fingerprint import fingerprint
+from bot.analysis.facts import fingerprint
 from bot.catalog import Catalog, load
 from bot.engine.engine import Engine
 from bot.engine.world import World

@@ -29,7 +29,7 @@ async def test_every_bake_lasts_as_long_as_the_plan_says() -> None:
         name = await started(made)
         await made.play(120, until=lambda: made.store.rollouts.records[name].rollout.phase.final)
         rollout = await made.rollout(name)
-        raised = [entry.at for entry in rollout.history if entry.kind == "weight"]
+        raised = [entry.at for entry in rollout.history if entry.kind == "raised"]
         assert len(raised) == 3, [entry.kind for entry in rollout.history]
         gaps = [after - before for before, after in zip(raised, raised[1:], strict=False)]
         assert all(10 <= gap <= 20 for gap in gaps), gaps

@@ -109,7 +109,7 @@ async def _errors_after(clients: Clients, told: Told, verdict_at: float | None) 
     if verdict_at is None:
         return None
     served = await clients.served(told.service, verdict_at, told.ended_at + CONVERGED_S)
-    codes = served.get("v2", {}).get("codes", {})
+    codes: dict[str, int] = served.get("v2", {}).get("codes", {})
     return sum(count for code, count in codes.items() if code.startswith("5"))
 
 

@@ -1,0 +1,219 @@
+"""The only place that picks adapters and wires them together."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bot.adapters.clock import SystemClock
+from bot.adapters.cluster import KubeCluster
+from bot.adapters.instruments import Instruments
+from bot.adapters.kubernetes import Kube
+from bot.adapters.mesh import ROUTERS
+from bot.adapters.pager import WebhookPager
+from bot.adapters.prometheus import Prometheus
+from bot.adapters.redis.store import RedisStore
+from bot.adapters.slack.chat import SlackChat
+from bot.adapters.slack.people import SlackDirectory
+from bot.adapters.slack.sockets import Sockets
+from bot.adapters.telemetry import ProcessTelemetry
+from bot.adapters.timeline import SchedulerTimeline
+from bot.catalog import Catalog, Poll, Reloading
+from bot.engine.engine import Engine
+from bot.engine.world import World
+from bot.errors import CanaryError
+from bot.handlers.app import build_app
+from bot.handlers.entrance import Entrance
+from bot.handlers.http import HttpDoor
+from bot.handlers.intake import Intake
+from bot.handlers.socket import receiver
+from bot.ports.mesh import Mesh
+from bot.settings import Settings
+from bot.usecases.desk import Desk
+
+INTRODUCE_EVERY_S = 2.0
+
+
+@dataclass(slots=True)
+class Parts:
+    """Adapters of one process, each closed with it."""
+
+    store: RedisStore
+    kube: Kube
+    chat: SlackChat
+    metrics: Prometheus
+    clock: SystemClock
+    meshes: Mapping[str, Mesh]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await asyncio.gather(self.store.close(), self.kube.close(), self.chat.close(), self.metrics.close())
+
+
+@dataclass(slots=True)
+class Bot:
+    """Everything `run` starts and stops. `draining` makes the process not ready before the intake closes."""
+
+    settings: Settings
+    parts: Parts
+    desk: Desk
+    engine: Engine
+    intake: Intake
+    telemetry: ProcessTelemetry
+    catalog: Reloading
+    http: HttpDoor = field(init=False)
+    entrance: Entrance | None = None
+    draining: bool = False
+
+    async def open_entrance(self) -> None:
+        """Learn from Slack who we are, as soon as it answers, and let requests in; the engine works meanwhile."""
+        while True:
+            try:
+                me = await self.parts.chat.myself()
+                break
+            except CanaryError as error:
+                self.telemetry.failed("slack-away", error)
+                await self.parts.clock.sleep(INTRODUCE_EVERY_S)
+        secret = self.settings.slack_signing_secret
+        app = build_app(
+            self.desk,
+            self.parts.chat,
+            self.intake,
+            self.telemetry,
+            signing_secret=secret.get_secret_value() if secret else "",
+            bot_user=me.user_id,
+            bot_id=me.bot_id,
+        )
+        if secret:
+            self.http.open_events(app)
+        token = self.settings.slack_app_token
+        sockets = (
+            Sockets(self.parts.chat.api, token.get_secret_value(), receiver(app), self.telemetry) if token else None
+        )
+        self.entrance = Entrance(self.intake, self.telemetry, sockets=sockets, http=self.http)
+        await self.entrance.start()
+
+    async def close_entrance(self, timeout_s: float) -> None:
+        """Let nothing more in and finish what was acknowledged."""
+        if self.entrance is not None:
+            await self.entrance.stop(timeout_s)
+
+    async def not_ready(self) -> Sequence[str]:
+        """Why requests should not be sent here now."""
+        problems = []
+        if self.draining:
+            problems.append("the process is stopping")
+        if self.entrance is None or not self.entrance.open:
+            problems.append("Slack is not connected")
+        if self.engine.store_away:
+            problems.append("Redis does not answer")
+        return problems
+
+    async def not_alive(self) -> Sequence[str]:
+        """Nothing: a process that answers is alive; what is away is readiness."""
+        return ()
+
+    def reload_catalog(self) -> None:
+        """Take over a changed catalog file; a bad one is reported and the former kept."""
+        match self.catalog.poll():
+            case Poll.RELOADED:
+                self.telemetry.line("catalog-reloaded", services=len(self.catalog.current.services))
+                self.telemetry.gauge("catalog_stale", 0)
+            case Poll.REFUSED:
+                self.telemetry.line("catalog-refused", errors=str(self.catalog.errors))
+                self.telemetry.gauge("catalog_stale", 1)
+            case Poll.UNCHANGED:
+                pass
+
+    async def close(self) -> None:
+        await self.parts.close()
+
+
+async def connect(settings: Settings) -> Parts:
+    """Make the adapters; nothing is sent yet but what the kubeconfig needs. Raises Permanent for an unusable one."""
+    kube = await Kube.connect(str(settings.kubeconfig or ""))
+    clock = SystemClock()
+    return Parts(
+        store=RedisStore(settings.redis_url.get_secret_value(), settings.redis_prefix),
+        kube=kube,
+        chat=SlackChat(settings.slack_bot_token.get_secret_value(), clock, base_url=settings.slack_api_url),
+        metrics=prometheus(settings),
+        clock=clock,
+        meshes={name: router.make(kube, settings.namespaces) for name, router in ROUTERS.items()},
+    )
+
+
+def prometheus(settings: Settings) -> Prometheus:
+    """The metrics as the settings say."""
+    return Prometheus(
+        settings.prometheus_url,
+        token=_secret(settings.prometheus_token),
+        username=settings.prometheus_username or "",
+        password=_secret(settings.prometheus_password),
+        ca_file=str(settings.prometheus_ca_file or ""),
+        headers={name: value.get_secret_value() for name, value in settings.prometheus_headers.items()},
+    )
+
+
+async def build(settings: Settings) -> Bot:
+    """Wire one process. Raises CatalogErrors for a bad catalog, Permanent for an unusable kubeconfig."""
+    catalog = Reloading(settings.catalog)
+    instruments = Instruments()
+    telemetry = ProcessTelemetry(instruments)
+    parts = await connect(settings)
+    cluster = KubeCluster(parts.kube)
+    shared: dict[str, Any] = {
+        "rollouts": parts.store.rollouts,
+        "inbox": parts.store.inbox,
+        "outbox": parts.store.outbox,
+        "freezes": parts.store.freezes,
+        "meshes": parts.meshes,
+        "cluster": cluster,
+        "metrics": parts.metrics,
+        "clock": parts.clock,
+        "catalog": _present(catalog),
+        "namespaces": settings.namespaces,
+        "new_id": new_id,
+    }
+    desk = Desk(directory=SlackDirectory(parts.chat, parts.clock), **shared)
+    engine = Engine(
+        World(
+            leases=parts.store.leases,
+            timeline=SchedulerTimeline(parts.clock),
+            chat=parts.chat,
+            pager=WebhookPager(_secret(settings.alert_webhook_url), parts.clock),
+            telemetry=telemetry,
+            owner=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:4]}",
+            **shared,
+        )
+    )
+    intake = Intake(parts.store.seen, telemetry)
+    bot = Bot(settings, parts, desk, engine, intake, telemetry, catalog)
+    bot.http = HttpDoor(
+        settings.http_host,
+        settings.http_port,
+        alive=bot.not_alive,
+        ready=bot.not_ready,
+        metrics=lambda: (instruments.text(), instruments.content_type),
+        telemetry=telemetry,
+    )
+    return bot
+
+
+def new_id() -> str:
+    """Random hexadecimal digits for ids."""
+    return secrets.token_hex(8)
+
+
+def _present(catalog: Reloading) -> Any:
+    def current() -> Catalog:
+        return catalog.current
+
+    return current
+
+
+def _secret(value: Any) -> str:
+    return value.get_secret_value() if value is not None else ""
