@@ -1,7 +1,13 @@
-"""One suite over every mesh: the fake the engine is tested with, and the Istio router at an API server."""
+"""One suite over every mesh: the fake the engine is tested with, and the Istio router at an API server.
+
+The API server is the sandbox's, and a real one as well when `KUBECONFIG_TEST` names one (with Istio's
+CustomResourceDefinitions): it gets a namespace of its own, which is deleted at the end.
+"""
 
 import asyncio
 import copy
+import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -17,6 +23,7 @@ from bot.ports.mesh import Mesh, Wanted
 from bot.rollout.effects import SetWeight
 from bot.rollout.model import Direction, Target
 from bot.rollout.route import Mark
+from bot.sandbox.kube.world import manifests
 from tests.fakes.mesh import FakeMesh
 from tests.fixtures.kube import KubeServer
 
@@ -46,9 +53,11 @@ class World:
         """The API server is away for the next patch."""
         raise NotImplementedError
 
+    namespace = "shop"
+
     async def target(self, service: str) -> Target:
         """What a start of the service would steer."""
-        survey = await self.mesh.survey(Wanted(service, "shop"), 5)
+        survey = await self.mesh.survey(Wanted(service, self.namespace), 5)
         assert survey.target is not None, survey.findings
         return survey.target
 
@@ -76,13 +85,28 @@ class FakeWorld(World):
         self.fake.fail("transient")
 
 
+class LossyKube(Kube):
+    """The client with a network that fails when it is told to."""
+
+    failing = ""
+
+    async def patch(self, where: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        failing, self.failing = self.failing, ""
+        if failing == "refused":
+            raise Transient("the API server is away")
+        done = await super().patch(where, *args, **kwargs)
+        if failing == "lost":
+            raise Transient("the reply was lost")
+        return done
+
+
 class IstioWorld(World):
-    def __init__(self, server: KubeServer, kube: Kube) -> None:
-        self.server, self.kube = server, kube
-        self.mesh = ROUTERS["istio"].make(kube, ("shop",))
+    def __init__(self, kube: LossyKube, namespace: str) -> None:
+        self.kube, self.namespace = kube, namespace
+        self.mesh = ROUTERS["istio"].make(kube, (namespace,))
 
     async def manifest(self, service: str) -> dict[str, Any]:
-        return await self.kube.get(_path(service))
+        return await self.kube.get(self._path(service))
 
     async def edit(self, service: str, canary_weight: int) -> None:
         manifest = await self.manifest(service)
@@ -93,35 +117,65 @@ class IstioWorld(World):
                     {"op": "replace", "path": f"/spec/http/{route}/route/{index}/weight", "value": weight}
                     for index, weight in weights
                 ]
-                await self.kube.patch(_path(service), edits, field_manager="kubectl-edit")
+                await self.kube.patch(self._path(service), edits, field_manager="kubectl-edit")
 
     async def delete(self, service: str) -> None:
-        await self.kube._ask("DELETE", _path(service), timeout_s=5.0)
+        await self.kube._ask("DELETE", self._path(service), timeout_s=5.0)
 
     async def lose_next_reply(self) -> None:
-        self._fault(lose_reply=True)
+        self.kube.failing = "lost"
 
     async def refuse_next(self) -> None:
-        self._fault(status=503)
+        self.kube.failing = "refused"
 
-    def _fault(self, **what: object) -> None:
-        fault = {"verbs": ["patch"], "resource": "virtualservices", "times": 1, **what}
-        self.server.faults(requests=[fault])
-
-
-@pytest_asyncio.fixture
-async def kube(kube_server: KubeServer) -> AsyncIterator[Kube]:
-    kube_server.reset()
-    connected = Kube(client.ApiClient(kube_server.configuration()))
-    yield connected
-    await connected.close()
+    def _path(self, service: str) -> str:
+        return path("networking.istio.io", "v1", "virtualservices", self.namespace, service)
 
 
-@pytest.fixture(params=["fake", "istio"])
-def world(request: pytest.FixtureRequest) -> World:
+async def seeded(kube: Kube) -> str:
+    """A new namespace with the objects of the sandbox's world that a router reads."""
+    made = await _post(kube, path("", "v1", "namespaces"), {"metadata": {"generateName": "canary-test-"}})
+    namespace = str(made["metadata"]["name"])
+    resources = {
+        "Service": path("", "v1", "services", namespace),
+        "VirtualService": path("networking.istio.io", "v1", "virtualservices", namespace),
+        "DestinationRule": path("networking.istio.io", "v1", "destinationrules", namespace),
+    }
+    for manifest in manifests():
+        if manifest["kind"] not in resources:
+            continue
+        text = json.dumps(manifest["spec"]).replace(".shop.svc.", f".{namespace}.svc.")
+        spec = {key: value for key, value in json.loads(text).items() if not key.startswith("clusterIP")}
+        body = {
+            "apiVersion": manifest["apiVersion"],
+            "kind": manifest["kind"],
+            "metadata": {"name": manifest["metadata"]["name"], "labels": manifest["metadata"].get("labels") or {}},
+            "spec": spec,
+        }
+        await _post(kube, resources[manifest["kind"]], body)
+    return namespace
+
+
+async def _post(kube: Kube, where: str, body: dict[str, Any]) -> dict[str, Any]:
+    return await kube._ask("POST", where, body=body, timeout_s=10.0)
+
+
+@pytest_asyncio.fixture(params=["fake", "istio", *(["real"] if os.environ.get("KUBECONFIG_TEST") else [])])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     if request.param == "fake":
-        return FakeWorld()
-    return IstioWorld(request.getfixturevalue("kube_server"), request.getfixturevalue("kube"))
+        yield FakeWorld()
+        return
+    if request.param == "istio":
+        server: KubeServer = request.getfixturevalue("kube_server")
+        server.reset()
+        kube = LossyKube(client.ApiClient(server.configuration()))
+        yield IstioWorld(kube, "shop")
+    else:
+        kube = await LossyKube.connect(os.environ["KUBECONFIG_TEST"])
+        namespace = await seeded(kube)
+        yield IstioWorld(kube, namespace)
+        await kube._ask("DELETE", path("", "v1", "namespaces", "", namespace), timeout_s=10.0)
+    await kube.close()
 
 
 def raising(to: int, revision: int, was: int, expected: int | None) -> SetWeight:
@@ -222,18 +276,18 @@ async def test_steered_routes_are_found_by_their_mark_until_it_is_final(world: W
         target = await world.target(service)
         change = SetWeight(Direction.RAISE, 5, Mark(f"{service}-1", 1, 5, "Progressing", service=service), 0, None)
         await world.mesh.write(target, change)
-    found = {one.mark.rollout: one for one in await world.mesh.steered(("shop",))}
+    found = {one.mark.rollout: one for one in await world.mesh.steered((world.namespace,))}
     assert found.keys() == {"payments-1", "checkout-1"}
     for one in found.values():
         mark = Mark(one.mark.rollout, one.mark.revision + 1, 0, "RolledBack", service=one.target.service)
         change = SetWeight(Direction.ZERO, 0, mark, remove_canary=one.target.canary_inserted)
         assert (await world.mesh.write(one.target, change)).stable_weight == 100
-    assert await world.mesh.steered(("shop",)) == ()
+    assert await world.mesh.steered((world.namespace,)) == ()
 
 
 async def test_changes_tell_which_route_changed(world: World) -> None:
     """Somebody's edit is told by the object's name."""
-    async with aclosing(world.mesh.changes(("shop",))) as changes:  # type: ignore[type-var]
+    async with aclosing(world.mesh.changes((world.namespace,))) as changes:  # type: ignore[type-var]
         first = asyncio.create_task(anext(changes))
         for weight in range(1, 50):
             await world.edit("payments", weight)
@@ -241,12 +295,12 @@ async def test_changes_tell_which_route_changed(world: World) -> None:
             if done:
                 break
         ref = await first
-    assert (ref.mesh, ref.namespace, ref.name) == ("istio", "shop", "payments")
+    assert (ref.mesh, ref.namespace, ref.name) == ("istio", world.namespace, "payments")
 
 
 async def test_a_survey_of_an_unknown_service_names_the_known(world: World) -> None:
     """No target, one refusal, and the way on names what there is."""
-    survey = await world.mesh.survey(Wanted("paymnts", "shop"), 5)
+    survey = await world.mesh.survey(Wanted("paymnts", world.namespace), 5)
     assert survey.target is None
     (refusal,) = survey.refusals
     assert "payments" in refusal.way_on
@@ -254,9 +308,5 @@ async def test_a_survey_of_an_unknown_service_names_the_known(world: World) -> N
 
 async def test_services_are_listed_with_their_subsets(world: World) -> None:
     """For `services` and nearest names."""
-    listed = {(one.service, one.namespace, one.name): one.subsets for one in await world.mesh.listed(("shop",))}
-    assert listed == {("payments", "shop", "payments"): ("v1", "v2"), ("checkout", "shop", "checkout"): ("v1", "v2")}
-
-
-def _path(service: str) -> str:
-    return path("networking.istio.io", "v1", "virtualservices", "shop", service)
+    listed = {(one.service, one.name): one.subsets for one in await world.mesh.listed((world.namespace,))}
+    assert listed == {("payments", "payments"): ("v1", "v2"), ("checkout", "checkout"): ("v1", "v2")}
