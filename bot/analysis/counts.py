@@ -58,20 +58,15 @@ def count(answer: Answer, older: Answer | None = None) -> Counted:
     """Count the series of a raw range; `older` adds the coarse points of a subquery that reaches further back."""
     raw = [(series.labels, _numbers(series.points)) for series in answer.series]
     interval_s = scrape_interval(points for _, points in raw)
-    merged: dict[tuple[tuple[str, str], ...], tuple[Mapping[str, str], dict[float, float]]] = {}
     coarse = [(series.labels, _numbers(series.points)) for series in older.series] if older else []
-    for labels, points in (*coarse, *raw):
-        known = merged.setdefault(_identity(labels), (labels, {}))
-        known[1].update(points)
-    rows = [(labels, sorted(points.items())) for labels, points in merged.values() if points]
     step_s = max(interval_s, scrape_interval(points for _, points in coarse)) if coarse else interval_s
-    first_anywhere = min((points[0][0] for _, points in rows), default=0.0)
+    rows = [(labels, _target(labels), points) for labels, points in (_merged(coarse, raw) if coarse else raw) if points]
+    first_anywhere = min((points[0][0] for _, _, points in rows), default=0.0)
     first_of_target: dict[tuple[str, ...], float] = {}
-    for labels, points in rows:
-        target = _target(labels)
+    for _, target, points in rows:
         first_of_target[target] = min(first_of_target.get(target, points[0][0]), points[0][0])
     counters = tuple(
-        _counter(labels, points, first_of_target[_target(labels)], first_anywhere, step_s) for labels, points in rows
+        _counter(labels, points, first_of_target[target], first_anywhere, step_s) for labels, target, points in rows
     )
     raw_times = tuple(sorted({time for _, points in raw for time, _ in points}))
     warnings = answer.warnings + (older.warnings if older else ())
@@ -109,24 +104,38 @@ def _counter(
     first_at, first_value = points[0]
     if first_at > first_of_target:
         born = first_at - first_of_target > 0.5 * interval_s
-    else:
+    elif first_at - first_anywhere > GAP_INTERVALS * interval_s:
         later_rate = _increase(points) / max(interval_s, points[-1][0] - first_at)
-        few = _FEW + 3 * GAP_INTERVALS * interval_s * later_rate
-        born = first_at - first_anywhere > GAP_INTERVALS * interval_s and first_value <= few
-    total = first_value if born else 0.0
-    totals = [total]
-    for (_, before), (_, after) in pairwise(points):
-        total += after - before if after >= before else after
+        born = first_value <= _FEW + 3 * GAP_INTERVALS * interval_s * later_rate
+    else:
+        born = False
+    times, totals = [], []
+    total, before = 0.0, 0.0 if born else first_value
+    for time, value in points:
+        total += value - before if value >= before else value
+        before = value
+        times.append(time)
         totals.append(total)
-    return Counter(labels, tuple(time for time, _ in points), tuple(totals))
+    return Counter(labels, tuple(times), tuple(totals))
 
 
 def _increase(points: list[tuple[float, float]]) -> float:
     return sum(after - before if after >= before else after for (_, before), (_, after) in pairwise(points))
 
 
+Rows = list[tuple[Mapping[str, str], list[tuple[float, float]]]]
+
+
+def _merged(coarse: Rows, raw: Rows) -> Rows:
+    """The points of both for each series, raw ones where both have one."""
+    merged: dict[tuple[tuple[str, str], ...], tuple[Mapping[str, str], dict[float, float]]] = {}
+    for labels, points in (*coarse, *raw):
+        merged.setdefault(_identity(labels), (labels, {}))[1].update(points)
+    return [(labels, sorted(points.items())) for labels, points in merged.values()]
+
+
 def _numbers(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(time, value) for time, value in points if not isnan(value)]
+    return [point for point in points if not isnan(point[1])]
 
 
 def _identity(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

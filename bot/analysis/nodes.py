@@ -123,7 +123,7 @@ def judge_nodes(
         counters = {labels.get("mode", ""): value for labels, value in lost.get(node.name, ())}
         at = sampled.get(node.name)
         health = before
-        if at is not None and node.name in cores and counters and at != before.sampled_at:
+        if at is not None and node.name in cores and counters:
             if before.sampled_at is not None and at > before.sampled_at:
                 elapsed_s = (at - before.sampled_at) * max(1.0, cores[node.name])
                 for mode in MODES:
