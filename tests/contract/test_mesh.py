@@ -8,9 +8,9 @@ import asyncio
 import copy
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -21,7 +21,7 @@ from bot.adapters.mesh import ROUTERS, annotation
 from bot.errors import Conflict, NotFound, Transient
 from bot.ports.mesh import Mesh, Wanted
 from bot.rollout.effects import SetWeight
-from bot.rollout.model import Direction, Target
+from bot.rollout.model import Direction, RouteRef, Target
 from bot.rollout.route import Mark
 from bot.sandbox.kube.world import manifests
 from tests.fakes.mesh import FakeMesh
@@ -90,11 +90,11 @@ class LossyKube(Kube):
 
     failing = ""
 
-    async def patch(self, where: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    async def patch(self, path: str, operations: Sequence[Mapping[str, Any]], **kwargs: Any) -> dict[str, Any]:
         failing, self.failing = self.failing, ""
         if failing == "refused":
             raise Transient("the API server is away")
-        done = await super().patch(where, *args, **kwargs)
+        done = await super().patch(path, operations, **kwargs)
         if failing == "lost":
             raise Transient("the reply was lost")
         return done
@@ -287,7 +287,8 @@ async def test_steered_routes_are_found_by_their_mark_until_it_is_final(world: W
 
 async def test_changes_tell_which_route_changed(world: World) -> None:
     """Somebody's edit is told by the object's name."""
-    async with aclosing(world.mesh.changes((world.namespace,))) as changes:  # type: ignore[type-var]
+    watching = cast("AsyncGenerator[RouteRef, None]", world.mesh.changes((world.namespace,)))
+    async with aclosing(watching) as changes:
         first = asyncio.create_task(anext(changes))
         for weight in range(1, 50):
             await world.edit("payments", weight)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -201,13 +201,13 @@ async def test_an_overwritten_raise_is_a_conflict(kube: Kube, mesh: IstioMesh) -
     """Another writer puts the weights back before they are read back: the raise is not called done."""
 
     class Reverting(Kube):
-        async def patch(self, where: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-            done = await super().patch(where, *args, **kwargs)
+        async def patch(self, path: str, operations: Sequence[Mapping[str, Any]], **kwargs: Any) -> dict[str, Any]:
+            done = await super().patch(path, operations, **kwargs)
             back = [
                 {"op": "replace", "path": "/spec/http/1/route/0/weight", "value": 100},
                 {"op": "replace", "path": "/spec/http/1/route/1/weight", "value": 0},
             ]
-            await super().patch(where, back, field_manager="argocd-controller")
+            await super().patch(path, back, field_manager="argocd-controller")
             return done
 
     target = await target_of(mesh)

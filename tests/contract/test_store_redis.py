@@ -138,6 +138,25 @@ async def test_tokens_rise_over_a_wiped_server(store: RedisStore, redis_server: 
     assert await _token(store, "two") > old
 
 
+async def test_a_lease_is_counted_from_before_the_call(redis_server: RedisServer) -> None:
+    """However long the reply takes, `until` is reckoned from when the call was sent."""
+
+    class Counting(FakeClock):
+        def monotonic(self) -> float:
+            self.advance(1.0)
+            return super().monotonic()
+
+    clock = Counting(monotonic=100.0)
+    store = RedisStore(redis_server.url, clock=clock)
+    lease = await store.leases.acquire("one", 30.0)
+    assert lease is not None
+    assert lease.until == 101.0 + 30.0
+    renewed = await store.leases.renew("one", lease, 30.0)
+    assert renewed is not None
+    assert renewed.until == 102.0 + 30.0
+    await store.close()
+
+
 async def test_old_freezes_are_forgotten(redis_server: RedisServer) -> None:
     """One that ended more than a week ago goes when the next is added; a younger one stays."""
     clock = FakeClock(NOW)

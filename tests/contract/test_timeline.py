@@ -71,6 +71,19 @@ async def test_setting_again_moves(world: World) -> None:
     assert world.rung == ["sooner"]
 
 
+async def test_moving_a_key_that_is_about_to_ring(world: World) -> None:
+    """At whatever moment a due key is moved, it does not ring any more before its new moment."""
+    await world.timeline.start(world.ring)
+    for turns in range(8):
+        world.at("a", -1)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        before = len(world.rung)
+        world.at("a", 60)
+        await world.wait(0.02)
+        assert len(world.rung) == before
+
+
 async def test_cancelled_keys_are_silent(world: World) -> None:
     """A cancelled key does not ring; cancelling an unknown one is fine."""
     await world.timeline.start(world.ring)
@@ -176,6 +189,7 @@ async def test_a_clock_set_back_delays_nothing(jumping: tuple[SchedulerTimeline,
 
     await timeline.start(ring)
     timeline.at("a", clock.now() + 0.3)
+    await asyncio.sleep(0.05)
     clock.offset_s = -3600.0
     async with asyncio.timeout(20):
         await rung.wait()
@@ -194,6 +208,7 @@ async def test_a_clock_set_forward_rings_what_is_past(jumping: tuple[SchedulerTi
     await timeline.start(ring)
     timeline.at("soon", clock.now() + 600)
     timeline.at("tomorrow", clock.now() + 86_400)
+    await asyncio.sleep(0.05)
     clock.offset_s = 3600.0
     async with asyncio.timeout(20):
         await first.wait()

@@ -98,7 +98,7 @@ def _judge(
 
     canary_label, stable_label = look.rollout.target.canary.label, look.rollout.target.stable.label
     stable_text = (
-        f"; {stable_label} {percent(stable.error_rate)} of {requests(stable.judged)}"
+        f"; {stable_label}: {percent(stable.error_rate)} of {requests(stable.judged)}"
         if stable.judged
         else f"; {stable_label} had no requests"
     )
@@ -113,9 +113,12 @@ def _judge(
         who, have = (canary_label, canary.judged) if short else (stable_label, stable.judged)
         detail = f"{have}/{needed} requests of {who}, {seen}; {round(canary.errors):,} of {canary_label} failed so far"
     elif gross and verdict is Verdict.FAIL:
-        detail = f"All {requests(canary.judged)} failed ({limit_text}), {seen}{stable_text}"
+        detail = f"All {requests(canary.judged)} of {canary_label} failed ({limit_text}), {seen}{stable_text}"
     else:
-        detail = f"{percent(canary.error_rate)} of {requests(canary.judged)} failed ({limit_text}), {seen}{stable_text}"
+        detail = (
+            f"{percent(canary.error_rate)} of {canary_label}'s {requests(canary.judged)} failed ({limit_text}), "
+            f"{seen}{stable_text}"
+        )
     if given:
         detail += (
             f"; {requests(given)} of these named no side and were counted here, because they are what the weight's "

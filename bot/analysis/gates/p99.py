@@ -87,13 +87,13 @@ def _judge(spec: GateSpec, look: Look, window: Window, reporter: str, latencies:
         if relative:
             limit_text += f", {number(spec.limit)} times {stable_label}'s"
         stable_text = (
-            f"; {stable_label} p99 {milliseconds(stable_p99_ms)}, {percent(stable_fraction)} slower than that, "
+            f"; {stable_label}: p99 {milliseconds(stable_p99_ms)}, {percent(stable_fraction)} slower than that, "
             f"of {requests(stable.requests)}"
             if stable_p99_ms is not None
             else f"; {stable_label} had no requests"
         )
         detail = (
-            f"p99 {milliseconds(p99_ms or 0.0)} (limit {limit_text}): {percent(fraction)} of "
+            f"{canary_label}'s p99 is {milliseconds(p99_ms or 0.0)} (limit {limit_text}): {percent(fraction)} of "
             f"{requests(canary.requests)} were slower than the limit where 1% may be, {seen}"
             f"{stable_text}{_interpolated(canary.bucket_of(limit_ms), limit_ms)}"
         )

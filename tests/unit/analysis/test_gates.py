@@ -66,7 +66,7 @@ def test_five_failures_of_five_decide_without_the_minimum() -> None:
     before, after = scene.report(5.5), scene.report(1)
     assert (before.verdict, before.samples) == (Verdict.INCONCLUSIVE, 4)
     assert (after.verdict, after.deciding, after.samples) == (Verdict.FAIL, True, 5)
-    assert after.detail.startswith("All 5 requests failed")
+    assert after.detail.startswith("All 5 requests of v2 failed")
 
 
 def test_errors_that_have_no_series_yet_are_no_errors_and_new_ones_count_in_full() -> None:
@@ -209,7 +209,7 @@ def test_relative_p99_compares_both_sides_above_the_same_boundary() -> None:
     report = scene.report(40)
     assert report.verdict is Verdict.FAIL
     assert "1.2 times v1's" in report.detail
-    assert "v1 p99" in report.detail
+    assert "v1: p99" in report.detail
 
 
 def test_a_slow_stable_is_not_the_release() -> None:
