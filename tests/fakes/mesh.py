@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonpatch
 
-from bot.adapters.mesh import annotation, virtualservice
+from bot.adapters.mesh import annotation, virtualservice, weighing
 from bot.errors import Conflict, NotFound, Permanent, Transient
 from bot.ports.mesh import Finding, Listed, Severity, Steered, Survey, Wanted
 from bot.rollout.effects import SetWeight
@@ -142,7 +142,7 @@ class FakeMesh:
             Direction.RAISE, first_weight, Mark("dry-run", 1, first_weight, "Progressing"), state.canary_weight or 0
         )
         try:
-            patch = virtualservice.patch(self.manifest(wanted.service), target, change)
+            patch = weighing.patch(self.manifest(wanted.service), target, change)
         except Conflict as conflict:
             refusal = Finding("route", Severity.REFUSE, str(conflict))
             return Survey(target, state, (*self.findings[wanted.service], refusal))
@@ -156,8 +156,8 @@ class FakeMesh:
     async def write(self, target: Target, change: SetWeight) -> RouteState:
         kind = self._maybe_fail("write")
         manifest = self._get(target)
-        if not virtualservice.shows(manifest, target, change):
-            patch = virtualservice.patch(manifest, target, change)
+        if not weighing.shows(manifest, target, change):
+            patch = weighing.patch(manifest, target, change)
             self._store(jsonpatch.apply_patch(manifest, patch), "canary-bot")
             self.writes.append(change)
             self.patches.append(patch)

@@ -14,10 +14,14 @@ from bot.rollout.route import Mark
 
 KEY = "canary-bot.dev/rollout"
 _REASON_CHARS = 200
+_RESTORED = (Phase.ROLLED_BACK.value, Phase.CANCELLED.value)
 
 
 def written(mark: Mark, target: Target, bare: tuple[str, ...]) -> str:
-    """The annotation's text. `bare` names the sides that had no weight of their own before we came."""
+    """The annotation's text. `bare` names the sides that had no weight of their own before we came.
+
+    Promoted keeps it: an undo is to leave the route as the first start found it.
+    """
     route = target.route
     fields: dict[str, Any] = {
         "rollout": mark.rollout,
@@ -34,7 +38,7 @@ def written(mark: Mark, target: Target, bare: tuple[str, ...]) -> str:
         "total": target.total,
         "inserted": mark.inserted or target.canary_inserted,
         "reason": mark.reason[:_REASON_CHARS],
-        "bare": [] if is_final(mark.phase) else list(bare),
+        "bare": [] if mark.phase in _RESTORED else list(bare),
     }
     text = json.dumps(
         {key: value for key, value in fields.items() if value != "" and value != [] and value is not False},

@@ -5,10 +5,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from bot.adapters.kubernetes import Kube, Unprocessable, path
-from bot.adapters.mesh import annotation, virtualservice
+from bot.adapters.mesh import annotation, virtualservice, weighing
 from bot.adapters.mesh.hosts import covers, fqdn, service_of
 from bot.adapters.mesh.istio_api import GROUP, RESOURCE, IstioApi
 from bot.adapters.mesh.survey import Surveyor
+from bot.adapters.mesh.virtualservice import called
 from bot.errors import Conflict, NotFound, Permanent, Transient
 from bot.ports.mesh import Listed, Steered, Survey, Wanted
 from bot.rollout.effects import SetWeight
@@ -73,7 +74,7 @@ class IstioMesh:
             async with asyncio.timeout(_ZERO_WITHIN_S if zero else RAISE_WITHIN_S):
                 return await self._written(target, change, _ZERO_ATTEMPTS if zero else _RAISE_ATTEMPTS)
         except TimeoutError as error:
-            raise Transient(f"{_called(target)} could not be written in time") from error
+            raise Transient(f"{called(target.route)} could not be written in time") from error
 
     async def steered(self, namespaces: Sequence[str]) -> tuple[Steered, ...]:
         """Every route whose mark is ours and not final, the target rebuilt from the mark."""
@@ -125,9 +126,9 @@ class IstioMesh:
         refusal: Exception = Conflict("not tried")
         for attempt in range(attempts):
             manifest = await self._get(target)
-            if virtualservice.shows(manifest, target, change):
+            if weighing.shows(manifest, target, change):
                 return virtualservice.state(manifest, target)
-            operations = virtualservice.patch(manifest, target, change, exact=attempt < _INEXACT_AFTER)
+            operations = weighing.patch(manifest, target, change, exact=attempt < _INEXACT_AFTER)
             try:
                 patched = await self._kube.patch(
                     await self._api.path_of(target.route.namespace, target.route.name),
@@ -139,7 +140,7 @@ class IstioMesh:
                 refusal = error
                 unmoved = _version(await self._get(target)) == _version(manifest)
                 if unmoved and (change.direction is not Direction.ZERO or attempt >= _INEXACT_AFTER):
-                    raise Permanent(f"the API server refuses the change of {_called(target)}: {error}") from error
+                    raise Permanent(f"the API server refuses the change of {called(target.route)}: {error}") from error
                 continue
             except Conflict as error:
                 refusal = error
@@ -150,15 +151,15 @@ class IstioMesh:
                     raise
                 return state
             manifest = await self._read_back(target, patched)
-            if virtualservice.shows(manifest, target, change):
+            if weighing.shows(manifest, target, change):
                 return virtualservice.state(manifest, target)
             manager, _ = virtualservice.last_writer(manifest, target.route.protocol)
-            refusal = Conflict(f"{_called(target)} was overwritten at once by {manager or 'somebody'}")
+            refusal = Conflict(f"{called(target.route)} was overwritten at once by {manager or 'somebody'}")
             if change.direction is not Direction.ZERO:
                 raise refusal
         if change.direction is Direction.ZERO:
-            raise Transient(f"{_called(target)} changes faster than it can be written: {refusal}") from refusal
-        raise Conflict(f"{_called(target)} changes while it is written: {refusal}") from refusal
+            raise Transient(f"{called(target.route)} changes faster than it can be written: {refusal}") from refusal
+        raise Conflict(f"{called(target.route)} changes while it is written: {refusal}") from refusal
 
     async def _state_if_shown(self, target: Target, change: SetWeight) -> RouteState | None:
         """The state when a write whose reply was lost did happen."""
@@ -166,7 +167,7 @@ class IstioMesh:
             manifest = await self._get(target)
         except (Transient, NotFound):
             return None
-        return virtualservice.state(manifest, target) if virtualservice.shows(manifest, target, change) else None
+        return virtualservice.state(manifest, target) if weighing.shows(manifest, target, change) else None
 
     async def _read_back(self, target: Target, patched: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -190,7 +191,3 @@ def _subsets(rules: Sequence[dict[str, Any]], host: str) -> tuple[str, ...]:
 
 def _version(manifest: dict[str, Any]) -> str:
     return str(manifest["metadata"].get("resourceVersion", ""))
-
-
-def _called(target: Target) -> str:
-    return f"VirtualService {target.route.namespace}/{target.route.name}"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.adapters.mesh import annotation, virtualservice
+from bot.adapters.mesh import annotation, virtualservice, weighing
 from bot.errors import Conflict, NotFound, Permanent
 from bot.rollout.effects import SetWeight
 from bot.rollout.model import Direction, Target
@@ -31,7 +31,7 @@ def zero(revision: int, *, remove: bool = False, rollout: str = "r-1", phase: st
 
 def applied(manifest: Manifest, target: Target, change: SetWeight, *, exact: bool = True) -> Manifest:
     """The manifest after the change, as the API server would keep it."""
-    patch = virtualservice.patch(manifest, target, change, exact=exact)
+    patch = weighing.patch(manifest, target, change, exact=exact)
     after: Manifest = jsonpatch.apply_patch(manifest, patch)
     after["metadata"]["resourceVersion"] = str(int(manifest["metadata"]["resourceVersion"]) + 1)
     return after
@@ -97,6 +97,18 @@ def test_a_rollback_leaves_nothing_but_the_final_mark(made: tuple[Manifest, Targ
 
 
 @quick
+@given(steered())
+def test_an_undo_leaves_what_the_first_start_found(made: tuple[Manifest, Target]) -> None:
+    """Promoted and undone by another rollout: the spec is what it was before the release."""
+    before, target = made
+    manifest = applied(before, target, raising(100, 1, 0, None))
+    promoted = SetWeight(Direction.MARK, 100, Mark("r-1", 2, 100, "Promoted"), 100, 1)
+    manifest = applied(manifest, target, promoted)
+    undone = applied(manifest, target, zero(1, remove=target.canary_inserted, rollout="r-2"))
+    assert undone["spec"] == before["spec"]
+
+
+@quick
 @given(steered(), st.integers(0, 100), st.integers(0, 100), st.integers(0, 60), st.booleans())
 def test_drift_does_not_stop_going_to_zero(
     made: tuple[Manifest, Target], stable: int, canary: int, third: int, exact: bool
@@ -123,7 +135,7 @@ def test_tests_hold_no_text_that_encoders_write_differently(made: tuple[Manifest
     """API servers compare encoded strings byte by byte: no `test` has a text beyond plain ASCII, nor a float."""
     manifest, target = made
     for change in (raising(5, 1, 0, None), zero(2)):
-        patch = virtualservice.patch(manifest, target, change)
+        patch = weighing.patch(manifest, target, change)
         for value in _leaves([operation["value"] for operation in patch if operation["op"] == "test"]):
             assert not isinstance(value, float)
             if isinstance(value, str):
@@ -141,7 +153,7 @@ def test_every_mark_of_ours_can_be_tested_for_whatever_its_reason_says() -> None
     mark = annotation.mark_of(manifest)
     assert mark is not None
     assert mark.reason == reason
-    tested = [one["path"] for one in virtualservice.patch(manifest, target, zero(3)) if one["op"] == "test"]
+    tested = [one["path"] for one in weighing.patch(manifest, target, zero(3)) if one["op"] == "test"]
     assert "/metadata/annotations/canary-bot.dev~1rollout" in tested
 
 
@@ -171,7 +183,7 @@ MOVES: dict[str, Change] = {
 def test_a_raise_fails_when_the_object_moves_after_it_was_read(move: str) -> None:
     """Between reading and patching, every change of what a raise relies on makes a `test` fail."""
     manifest, target = _at_five()
-    patch = virtualservice.patch(manifest, target, raising(25, 2, 5, 1))
+    patch = weighing.patch(manifest, target, raising(25, 2, 5, 1))
     moved = copy.deepcopy(manifest)
     MOVES[move](moved)
     with pytest.raises((jsonpatch.JsonPatchTestFailed, jsonpatch.JsonPatchConflict)):
@@ -188,21 +200,21 @@ def test_a_raise_is_not_even_computed_on_another_route(move: str) -> None:
         assert weights(after, target) == (75, 25)
         return
     with pytest.raises(Conflict):
-        virtualservice.patch(manifest, target, raising(25, 2, 5, 1))
+        weighing.patch(manifest, target, raising(25, 2, 5, 1))
 
 
 def test_absences_are_guarded_by_the_resource_version() -> None:
     """The first raise into a bare route without match and mark tests the resourceVersion."""
     route = {"route": [{"destination": {"host": HOST, "subset": "v1"}}]}
     manifest = _manifest(route)
-    patch = virtualservice.patch(manifest, target_for(route, missing=True), raising(5, 1, 0, None))
+    patch = weighing.patch(manifest, target_for(route, missing=True), raising(5, 1, 0, None))
     assert {"op": "test", "path": "/metadata/resourceVersion", "value": "7"} in patch
 
 
 def test_an_unrelated_label_does_not_disturb_a_raise() -> None:
     """A label added by someone in mid-run changes nothing about the next raise."""
     manifest, target = _at_five()
-    patch = virtualservice.patch(manifest, target, raising(25, 2, 5, 1))
+    patch = weighing.patch(manifest, target, raising(25, 2, 5, 1))
     manifest["metadata"].update(labels={"team": "a"}, resourceVersion="99")
     manifest["spec"]["http"][1]["retries"] = {"attempts": 9}
     assert weights(jsonpatch.apply_patch(manifest, patch), target) == (75, 25)
@@ -211,7 +223,7 @@ def test_an_unrelated_label_does_not_disturb_a_raise() -> None:
 def test_a_frozen_holders_late_raise_fails_after_a_fence() -> None:
     """A raise computed before a new holder's MARK is refused by its test of the mark."""
     manifest, target = _at_five()
-    late = virtualservice.patch(manifest, target, raising(25, 2, 5, 1))
+    late = weighing.patch(manifest, target, raising(25, 2, 5, 1))
     fence = SetWeight(Direction.MARK, 5, Mark("r-1", 2, 5, "Progressing"), 5, 1)
     fenced = applied(manifest, target, fence)
     assert weights(fenced, target) == (95, 5)
@@ -224,7 +236,7 @@ def test_a_running_rollouts_mark_is_not_overwritten_by_another() -> None:
     manifest, target = _at_five()
     for change in (raising(25, 1, 5, None, "r-2"), zero(9, rollout="r-2")):
         with pytest.raises(Conflict, match="marked by rollout r-1"):
-            virtualservice.patch(manifest, target, change)
+            weighing.patch(manifest, target, change)
 
 
 def test_a_final_mark_makes_way_for_the_next_rollout_and_for_an_undo() -> None:
@@ -235,7 +247,7 @@ def test_a_final_mark_makes_way_for_the_next_rollout_and_for_an_undo() -> None:
     manifest = applied(manifest, target, promoted)
     assert weights(applied(manifest, target, zero(1, rollout="r-2")), target) == (100, 0)
     with pytest.raises(Conflict, match="marked Promoted by this rollout"):
-        virtualservice.patch(manifest, target, zero(4, phase="RollingBack"))
+        weighing.patch(manifest, target, zero(4, phase="RollingBack"))
 
 
 def test_going_to_zero_over_a_mark_that_is_ahead_stays_ahead() -> None:
@@ -246,7 +258,7 @@ def test_going_to_zero_over_a_mark_that_is_ahead_stays_ahead() -> None:
     mark = annotation.mark_of(after)
     assert mark is not None
     assert (mark.revision, weights(after, target)) == (8, (100, 0))
-    assert virtualservice.shows(after, target, zero(3))
+    assert weighing.shows(after, target, zero(3))
 
 
 def test_going_to_zero_finds_a_route_whose_match_was_edited() -> None:
@@ -263,7 +275,7 @@ def test_going_to_zero_does_not_need_the_canary_to_be_there() -> None:
     manifest["spec"]["http"][1]["route"].pop()
     after = applied(manifest, target, zero(2))
     assert after["spec"] == manifest["spec"]
-    assert virtualservice.shows(after, target, zero(2))
+    assert weighing.shows(after, target, zero(2))
 
 
 def test_going_to_zero_without_stable_is_a_conflict_and_changes_nothing() -> None:
@@ -271,7 +283,7 @@ def test_going_to_zero_without_stable_is_a_conflict_and_changes_nothing() -> Non
     manifest, target = _at_five()
     manifest["spec"]["http"][1]["route"].pop(0)
     with pytest.raises(Conflict, match="nothing can take the traffic"):
-        virtualservice.patch(manifest, target, zero(2))
+        weighing.patch(manifest, target, zero(2))
 
 
 def test_another_object_of_the_same_name_is_left_alone() -> None:
@@ -279,7 +291,7 @@ def test_another_object_of_the_same_name_is_left_alone() -> None:
     manifest, target = _at_five()
     manifest["metadata"]["uid"] = "u-2"
     with pytest.raises(Conflict, match="another object"):
-        virtualservice.patch(manifest, target, zero(2))
+        weighing.patch(manifest, target, zero(2))
 
 
 def test_an_object_made_again_is_read_with_its_own_uid() -> None:
@@ -287,7 +299,7 @@ def test_an_object_made_again_is_read_with_its_own_uid() -> None:
     manifest, target = _at_five()
     manifest["metadata"]["uid"] = "u-2"
     assert virtualservice.state(manifest, target).uid == "u-2"
-    assert not virtualservice.shows(manifest, target, raising(5, 1, 0, None))
+    assert not weighing.shows(manifest, target, raising(5, 1, 0, None))
 
 
 def test_a_route_that_is_gone_is_not_found_only_when_nothing_sends_to_the_canary() -> None:
@@ -306,7 +318,7 @@ def test_our_destination_is_not_taken_out_while_it_has_weight() -> None:
     manifest, target = _at_five()
     change = SetWeight(Direction.MARK, 5, Mark("r-1", 2, 5, "RolledBack"), 5, 1, remove_canary=True)
     with pytest.raises(Conflict, match="still has weight"):
-        virtualservice.patch(manifest, target, change)
+        weighing.patch(manifest, target, change)
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "tls"])
