@@ -158,6 +158,7 @@ def _down_at_once(turn: Turn) -> Iterator[str]:
         and isinstance(event, Request)
         and event.verb == "rollback"
         and not _out_of_date(before, event)
+        and event.id not in before.heard
         and not zero
         and (before.touched or before.weight_percent)
     ):
@@ -290,6 +291,10 @@ def _buttons_are_bound(turn: Turn) -> Iterator[str]:
     if not isinstance(turn.event, Request):
         if answers:
             yield "an answer that nobody asked for"
+        return
+    if turn.event.id in turn.before.heard:
+        if answers or turn.after is not turn.before:
+            yield "a request that was heard before is heard again"
         return
     if len(answers) != 1 or answers[0].reply != turn.event.reply or not answers[0].text:
         yield f"{len(answers)} answers to one request"

@@ -26,6 +26,8 @@ from bot.rollout.events import (
 )
 from bot.rollout.model import Phase, Rollout
 
+HEARD = 20
+
 
 class IllegalEvent(Exception):
     """The event cannot happen in this phase; nothing was changed."""
@@ -155,7 +157,8 @@ def kind_of(event: Event) -> Kind:
 def decide(rollout: Rollout, event: Event, now: float) -> Decision:
     """The answer to one event at `now` (epoch seconds): next state, what to do, what to say, when to wake.
 
-    Raises IllegalEvent when the event cannot happen in this phase, or answers a write that is not under way.
+    A request that comes a second time (its inbox was not cleared) changes and says nothing: its answer was saved with
+    what it changed. Raises IllegalEvent when the event cannot happen in this phase, or answers no write under way.
     """
     kind = kind_of(event)
     transition = TABLE.get((rollout.phase, kind))
@@ -166,10 +169,14 @@ def decide(rollout: Rollout, event: Event, now: float) -> Decision:
     if isinstance(event, Request) and event.rollout != rollout.id:
         raise IllegalEvent(f"a request for {event.rollout} was put to {rollout.id}")
     draft = Draft(rollout, now)
+    if isinstance(event, Request) and event.id in rollout.heard:
+        return draft.decision()
     if isinstance(event, Request) and not rollout.phase.final and people.stale(rollout, event):
         people.answer_stale(draft, event)
     else:
         transition.handle(draft, event)
+    if isinstance(event, Request) and draft.rollout is not rollout:
+        draft.set(heard=(*rollout.heard, event.id)[-HEARD:])
     decision = draft.decision()
     if decision.rollout.phase not in transition.to and decision.rollout.phase is not rollout.phase:
         raise AssertionError(

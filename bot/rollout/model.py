@@ -287,10 +287,10 @@ class Rollout:
     `step` is the index of the step whose weight is or was last wanted, -1 before the first. `weight_percent` is the
     last weight confirmed on the route. `write` is the change under way. `fresh_after` is the moment after which
     samples must lie for a raise (set when a holder takes over, and after re-done steps). `override` carries a
-    break-glass reason until the raise it allows; `hurry` is "step" or "full" after `promote`. `touched` says that a
-    write was ever sent, `found` is the route as it was when it was found drifted, `pushed_by` who promoted or
-    overrode, `write_failures` counts writes that failed in a row, `card_at` and `paged_at` are when the card was last
-    sent and people last paged.
+    break-glass reason until the raise it allows; `hurry` is "step" or "full" after `promote`, `pushed_by` who asked for
+    either. `touched` says that a write was ever sent, `heard` are ids of the last requests that changed something,
+    `found` is the route as it was when it was found drifted, `write_failures` counts writes that failed in a row,
+    `card_at` and `paged_at` are when the card was last sent and people last paged.
     """
 
     id: str
@@ -321,6 +321,7 @@ class Rollout:
     reason: str = ""
     history: tuple[Entry, ...] = field(default=())
     touched: bool = False
+    heard: tuple[str, ...] = ()
     found: RouteState | None = None
     pushed_by: Actor | None = None
     write_failures: int = 0

@@ -183,6 +183,10 @@ def _takes_stale_clicks(monkeypatch: Patch) -> None:
     monkeypatch.setattr(people, "stale", _no)
 
 
+def _hears_twice(rollout: Rollout, event: Event, now: float) -> Decision:
+    return decide(rollout.with_(heard=()), event, now)
+
+
 def _takes_stale_approvals(monkeypatch: Patch) -> None:
     refusal = approval._refusal
     monkeypatch.setattr(
@@ -238,6 +242,11 @@ def test_a_planted_fault_is_found(rule: int, plant: Callable[[Patch], None], mon
 def test_without_a_fault_nothing_is_found() -> None:
     """The same walks over the machine as it is break no rule."""
     assert found(decide) == ""
+
+
+def test_hearing_a_request_twice_is_found() -> None:
+    """A machine that forgets which requests it has heard breaks rule 7."""
+    assert "rule 7:" in found(_hears_twice)
 
 
 def _revives(rollout: Rollout, event: Event, decision: Decision) -> Decision:

@@ -74,6 +74,7 @@ FULL = Rollout(
     reason="because",
     history=(Entry(START, "raised", "5%", GRACE, 5),),
     touched=True,
+    heard=("r1", "r2"),
     found=RouteState("uid", "12", 60, 40, (("v3", 1),), MARK, "kubectl", "yesterday"),
     pushed_by=GRACE,
     write_failures=3,

@@ -137,6 +137,7 @@ class World:
         self.visits: Counter[tuple[Phase, Kind]] = Counter() if visits is None else visits
         self.freezes: tuple[Freeze, ...] = ()
         self.decisions: list[Decision] = []
+        self.requests = 0
 
     def step(self, event: Event, conclusion: str = "done") -> Decision:
         before = self.rollout
@@ -195,7 +196,8 @@ class World:
         return Looked(replace(assessment, **changes), self.freezes, self.route.state())  # type: ignore[arg-type]
 
     def request(self, verb: str, by: Actor = GRACE, **changes: object) -> Request:
-        request = Request("r1", self.rollout.id, verb, by, self.now, reply=REPLY)
+        self.requests += 1
+        request = Request(f"r{self.requests}", self.rollout.id, verb, by, self.now, reply=REPLY)
         return replace(request, **changes)  # type: ignore[arg-type]
 
     def ask(self, verb: str, by: Actor = GRACE, **changes: object) -> Decision:
@@ -418,6 +420,8 @@ def _drawn_request(world: World, verb: str, a: int, b: int) -> Request:
     if a % 3 == 0:
         step = approval.step if approval and verb in ("approve", "reject") else world.rollout.step
         bound = {"revision": world.rollout.revision - (b % 4 == 0) * 2, "step": step - (b % 5 == 0)}
+    if b % 11 == 0 and world.rollout.heard:
+        bound["id"] = world.rollout.heard[-1]
     return world.request(
         verb,
         PEOPLE[b % 3],
