@@ -222,7 +222,8 @@ class TestGates:
         assert (lag.limit, lag.unit) == (0.0, "s")
 
 
-_KEYS = "defaults plans gates services nodes namespaces p99 max query steps approval route steal warn subsets".split()
+_KEYS = ["defaults", "plans", "gates", "services", "nodes", "namespaces", "p99", "max", "query", "steps", "approval"]
+_KEYS += ["route", "steal", "warn", "subsets", "plan", "channel", "approvers"]
 _VALUES = ["5%:1m, 100%", "1%", "250ms", "1.2x", "off", "10m", "#deploys", "@people", "hold", 'x{a="{{canary}}"}']
 
 WRONG = """\
