@@ -1,8 +1,11 @@
 """When weight may go up: every condition by itself, and what is decided when none is left."""
 
+from collections.abc import Sequence
+
 from bot.rollout.approval import ask
 from bot.rollout.draft import BOT, Draft
 from bot.rollout.duration import spoken
+from bot.rollout.effects import Tone
 from bot.rollout.gate import Assessment
 from bot.rollout.model import Actor, Direction, HoldReason, Rollout
 
@@ -12,7 +15,11 @@ EXCUSED_BY_OVERRIDE = frozenset((HoldReason.NO_DATA, HoldReason.CANNOT_MEASURE))
 def advance(draft: Draft, look: Assessment) -> None:
     """Raise to the next step, ask before it, or finish after the last, when nothing stands against it."""
     rollout = draft.rollout
-    if rollout.write is not None or obstacles(rollout, look):
+    if rollout.write is not None:
+        return
+    against = obstacles(rollout, look)
+    if against:
+        _spend_override(draft, against)
         return
     following = rollout.next_step
     reason, by = _because(rollout)
@@ -23,6 +30,14 @@ def advance(draft: Draft, look: Assessment) -> None:
         ask(draft, look)
         return
     draft.send(Direction.RAISE, following.weight_percent, reason, by, step=rollout.step + 1)
+
+
+def _spend_override(draft: Draft, against: Sequence[str]) -> None:
+    """An override is for now: one that cannot be used is taken back, and does not lie in wait."""
+    if draft.rollout.override:
+        draft.set(override="", pushed_by=None)
+        draft.record("override-unused", "; ".join(against), BOT)
+        draft.note(f"The override could not be used and is taken back: {'; '.join(against)}.", tone=Tone.WAIT)
 
 
 def obstacles(rollout: Rollout, look: Assessment) -> tuple[str, ...]:

@@ -72,8 +72,8 @@ def observe_silence(draft: Draft, look: Assessment) -> None:
     if since is None:
         draft.set(bake=replace(rollout.bake, inconclusive_since=draft.now))
         return
-    limit_s = rollout.rules.no_data_after_s or 2 * rollout.needed_s
-    if limit_s <= 0 or draft.now - since < limit_s:
+    limit_s = rollout.rules.no_data_after_s or 2 * (rollout.needed_s or rollout.plan.steps[0].bake_s)
+    if draft.now - since < limit_s:
         return
     wanting = [report for report in look.reports if report.verdict is Verdict.INCONCLUSIVE]
     detail = f"too little data for {spoken(draft.now - since)}: {wanting[0].detail}"

@@ -123,7 +123,7 @@ class Draft:
         face_changed = _face(self.rollout) != _face(self.before)
         if face_changed and self.rollout.revision == self.before.revision:
             self.set(revision=self.before.revision + 1)
-        shown = face_changed or self.rollout.holds != self.before.holds
+        shown = face_changed or self.rollout.hold_reasons != self.before.hold_reasons
         if shown or (
             self.now - self.rollout.card_at >= CARD_EVERY_S and _numbers(self.rollout) != _numbers(self.before)
         ):
@@ -193,10 +193,22 @@ def _face(rollout: Rollout) -> tuple[object, ...]:
 def _numbers(rollout: Rollout) -> tuple[object, ...]:
     look = rollout.assessment
     if look is None:
-        return ()
-    return (look.reports, look.share, look.stable_ready, look.canary_ready, look.likely_machine, rollout.bake.covered_s)
+        return (rollout.holds,)
+    return (
+        rollout.holds,
+        look.reports,
+        look.share,
+        look.stable_ready,
+        look.canary_ready,
+        look.likely_machine,
+        rollout.bake.covered_s,
+    )
 
 
 def _durable(rollout: Rollout) -> Rollout:
+    """What may not be lost: not the words of a hold, nor what Prometheus can tell again."""
     tallies = tuple(tally for tally in rollout.tallies if tally.total)
-    return rollout.with_(assessment=None, tallies=tallies, bake=replace(rollout.bake, covered_s=0.0, covered_until=0.0))
+    holds = tuple(replace(hold, detail="") for hold in rollout.holds)
+    return rollout.with_(
+        assessment=None, tallies=tallies, holds=holds, bake=replace(rollout.bake, covered_s=0.0, covered_until=0.0)
+    )

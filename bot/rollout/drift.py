@@ -5,7 +5,7 @@ from dataclasses import replace
 from bot.rollout.advance import obstacles
 from bot.rollout.baking import fresh_bake
 from bot.rollout.draft import BOT, Draft
-from bot.rollout.effects import Tone
+from bot.rollout.effects import MessageKind, Tone
 from bot.rollout.events import Request
 from bot.rollout.holds import add_hold, ask_about, drop_hold, remaining
 from bot.rollout.model import Direction, HoldReason, Phase, Rollout
@@ -164,7 +164,9 @@ def _take(draft: Draft, weight: int, step: int, found: RouteState | None) -> Non
         mark = own_mark(draft.rollout, found)
         draft.set(marked=mark.revision if mark else None)
     drop_hold(draft, HoldReason.DRIFT)
-    if draft.rollout.approval is not None and draft.rollout.approval.step != step + 1:
+    asked = draft.rollout.approval
+    if asked is not None and asked.step != step + 1:
+        draft.say(MessageKind.ASKED, f"Void: it goes on from {weight}%.", step=asked.step)
         draft.set(approval=None)
     draft.set(
         weight_percent=weight, step=step, bake=fresh_bake(draft.now), tallies=(), assessment=None, found=None,

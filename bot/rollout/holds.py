@@ -45,6 +45,18 @@ def ask_about(draft: Draft, text: str) -> None:
     draft.say(MessageKind.ASK, text, tone=Tone.WAIT, urgent=True)
 
 
+def close_questions(draft: Draft, text: str) -> None:
+    """Take back every open question and page: what they were about is decided."""
+    rollout = draft.rollout
+    if rollout.approval is not None and not rollout.granted:
+        draft.say(MessageKind.ASKED, text, step=rollout.approval.step)
+    if any(hold.reason in ASKING for hold in rollout.holds):
+        draft.say(MessageKind.ASKED, text)
+    if rollout.held(HoldReason.STABLE_UNHEALTHY) is not None:
+        draft.page(HoldReason.STABLE_UNHEALTHY.value, f"{rollout.target.service}: {text}", resolved=True)
+    draft.set(holds=(), approval=None)
+
+
 def remaining(draft: Draft) -> str:
     """What still holds, as a tail for a sentence; "" when nothing does."""
     holds = draft.rollout.holds

@@ -17,7 +17,8 @@ def judge(draft: Draft, look: Assessment) -> bool:
     guilty = [report for report in decisive if not report.stable_fails]
     machine = look.likely_machine if _blames_machine(draft, guilty, look) else ""
     observe_nodes(draft, look, machine)
-    _announce(draft, look)
+    if not decisive or not guilty or machine or stable_cannot_carry(look.stable_ready):
+        _announce(draft, look)
     if not decisive:
         if not stable_cannot_carry(look.stable_ready) and not any(
             report.verdict is Verdict.FAIL and report.stable_fails for report in look.reports

@@ -6,7 +6,7 @@ from bot.rollout.draft import PAGE_EVERY_S, Draft
 from bot.rollout.duration import spoken
 from bot.rollout.effects import MessageKind, Tone
 from bot.rollout.events import WriteFailed
-from bot.rollout.holds import add_hold, ask_about
+from bot.rollout.holds import add_hold, ask_about, close_questions
 from bot.rollout.model import Actor, Direction, HoldReason, Phase, Source
 from bot.rollout.wake import RETRY_S
 
@@ -27,6 +27,7 @@ def roll_back(draft: Draft, reason: str, by: Actor, *, stable_ready: int | None 
             draft, f"{rollout.target.stable.label} has no ready pod, so nothing can take over: {reason}", by
         )
         return
+    close_questions(draft, "Settled: it rolls back.")
     draft.set(
         phase=Phase.ROLLING_BACK,
         holds=(),
@@ -99,16 +100,11 @@ def zero_failed(draft: Draft, event: WriteFailed) -> None:
 def end(draft: Draft, phase: Phase, reason: str, by: Actor) -> None:
     """Reach a final phase, say how and why, and close what was open."""
     rollout = draft.rollout
-    asked = rollout.approval
-    stable_paged = rollout.held(HoldReason.STABLE_UNHEALTHY) is not None
+    close_questions(draft, "No longer needed: the rollout has ended.")
     draft.set(
         phase=phase, holds=(), approval=None, write=None, hurry="", override="", pushed_by=None, found=None,
         reason=reason, ended_at=draft.now,
     )  # fmt: skip
-    if asked is not None:
-        draft.say(MessageKind.ASKED, "No longer needed: the rollout has ended.", step=asked.step)
-    if stable_paged:
-        draft.page(HoldReason.STABLE_UNHEALTHY.value, f"{rollout.target.service}: the rollout has ended", resolved=True)
     target = rollout.target
     lasted = spoken(draft.now - (rollout.started_at if rollout.started_at is not None else rollout.created_at))
     match phase:
@@ -117,12 +113,12 @@ def end(draft: Draft, phase: Phase, reason: str, by: Actor) -> None:
             draft.say(MessageKind.FINAL, text, detail=reason, tone=Tone.GOOD)
         case Phase.ROLLED_BACK:
             text = f"Rolled back: {target.service} is on {target.stable.label} again, after {lasted}. {reason}"
-            draft.say(MessageKind.FINAL, text, detail=reason, tone=Tone.BAD)
+            draft.say(MessageKind.FINAL, text, tone=Tone.BAD)
             if by.source is not Source.PERSON:
                 draft.say(MessageKind.ALERT, text, tone=Tone.BAD, urgent=True)
         case _:
             text = f"Cancelled: no traffic of {target.service} was moved. {reason}"
-            draft.say(MessageKind.FINAL, text, detail=reason, tone=Tone.INFO)
+            draft.say(MessageKind.FINAL, text, tone=Tone.INFO)
             if by.source is not Source.PERSON:
                 draft.say(MessageKind.ALERT, text, tone=Tone.BAD)
     draft.record(phase.value, reason, by)

@@ -597,6 +597,38 @@ def test_an_answer_to_no_write_is_illegal(late: str) -> None:
 def test_requests_are_for_their_own_rollout() -> None:
     """A request that names another rollout, or a verb that does not exist, is illegal."""
     world = begun()
-    for wrong in ({"rollout": "other-1"}, {"verb": "explode"}):
+    for wrong in (replace(world.request("hold"), rollout="other-1"), world.request("explode")):
         with pytest.raises(IllegalEvent):
-            decide(world.rollout, replace(world.request("hold"), **wrong), world.now)
+            decide(world.rollout, wrong, world.now)
+
+
+def test_an_override_that_cannot_be_used_is_taken_back() -> None:
+    """It does not lie in wait and raise without a PASS hours later."""
+    world = begun()
+    world.ask("promote", option="override", reason="now")
+    decision = world.step(world.look(canary_ready=0))
+    assert "the canary has no ready pod" in said(decision)
+    assert world.rollout.override == ""
+
+
+def test_open_questions_are_closed_when_the_canary_goes_back() -> None:
+    """No button stands in the channel that asks about what is over."""
+    world = asked()
+    world.now += 5
+    decision = world.step(world.look(world.report(Verdict.FAIL, deciding=True)))
+    closed = [message.step for message in decision.messages if message.kind is MessageKind.ASKED]
+    assert closed == [1]
+    world = begun()
+    world.route.canary, world.route.stable = 40, 60
+    world.step(world.look())
+    assert MessageKind.ASKED in kinds(world.ask("rollback"))
+
+
+def test_a_changing_error_text_is_not_saved_at_each_look() -> None:
+    """A long outage costs neither a card nor a record per look."""
+    world = begun()
+    world.now += 5
+    world.step(world.look(world.report(Verdict.ERROR, detail="503 after 0.1 s")))
+    world.now += 5
+    decision = world.step(world.look(world.report(Verdict.ERROR, detail="503 after 0.2 s")))
+    assert (decision.save, decision.messages) == (False, ())

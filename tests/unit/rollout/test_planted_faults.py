@@ -162,7 +162,7 @@ def _trusts_old_samples(monkeypatch: Patch) -> None:
             if not work.rollout.phase.final:
                 work.set(fresh_after=before)
 
-        monkeypatch.setitem(machine.TABLE, entry, replace(machine.TABLE[entry], handle=trusting))  # type: ignore[arg-type]
+        monkeypatch.setitem(machine.TABLE, entry, replace(machine.TABLE[entry], handle=trusting))
 
 
 def _says_nothing(monkeypatch: Patch) -> None:
