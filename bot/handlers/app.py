@@ -31,6 +31,8 @@ from bot.views import Rendered, answers
 from bot.views.modal import REASON_ACTION, REASON_BLOCK, rejection
 
 COMMAND = "/canary"
+EVENTS = ("app_mention", "message.im")
+"""What the manifest has to subscribe to."""
 PATIENCE_S = 5.0
 Ack = Callable[..., Awaitable[Any]]
 Body = dict[str, Any]

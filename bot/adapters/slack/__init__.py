@@ -2,6 +2,7 @@
 
 from bot.adapters.slack.chat import SlackChat
 from bot.adapters.slack.people import SlackDirectory
+from bot.adapters.slack.scopes import SCOPES
 from bot.adapters.slack.sockets import Sockets
 
-__all__ = ["SlackChat", "SlackDirectory", "Sockets"]
+__all__ = ["SCOPES", "SlackChat", "SlackDirectory", "Sockets"]
