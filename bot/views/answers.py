@@ -15,7 +15,7 @@ from bot.views.blocks import Block, Rendered, context, header, rendered, section
 from bot.views.byhand import by_hand
 from bot.views.escape import code, code_block, date, escape, person, stamp
 from bot.views.gates import gate_table
-from bot.views.numbers import share
+from bot.views.numbers import counted, share
 from bot.views.situation import EMOJI, HELD, approvals
 
 Listed = tuple[str, str, tuple[str, ...], str]
@@ -128,7 +128,7 @@ def services(listed: Sequence[Listed]) -> Rendered:
     """Services that can be steered."""
     if not listed:
         return said("There is no service here that can be steered.", "Services come from the catalog and the mesh.")
-    return rendered(f"{len(listed)} services can be steered.", [_service_table(listed)])
+    return rendered(f"{counted(len(listed), 'service')} can be steered.", [_service_table(listed)])
 
 
 def _service_table(listed: Sequence[Listed]) -> Block | None:
@@ -188,7 +188,9 @@ def pending(rollouts: Sequence[Rollout]) -> Rendered:
                 )
     if not lines:
         return said("Nothing waits for anybody.")
-    return rendered(f"{len(lines)} things wait for people.\n" + "\n".join(lines), [section(line) for line in lines])
+    return rendered(
+        f"{counted(len(lines), 'question')} for people:\n" + "\n".join(lines), [section(line) for line in lines]
+    )
 
 
 def history(rollouts: Sequence[Rollout], service: str) -> Rendered:
@@ -208,7 +210,7 @@ def history(rollouts: Sequence[Rollout], service: str) -> Rendered:
         for rollout in rollouts
     ]
     heads = ("Id", "Ended", "How", "What", "Took", "By", "Why")
-    return rendered(f"The last {len(rollouts)} rollouts that ended.", [table(heads, rows, right=(4,))])
+    return rendered(f"The last {counted(len(rollouts), 'rollout')} that ended.", [table(heads, rows, right=(4,))])
 
 
 def gates(target: Target, look: Assessment, active: str, queries: Sequence[str]) -> Rendered:
@@ -257,7 +259,7 @@ def nodes(views: Sequence[tuple[NodeHealth, Sequence[str]]]) -> Rendered:
         for health, rollouts in views
     ]
     bad = [health.name for health, _ in views if health.level is not Level.OK]
-    told = f"{len(views)} nodes, {f'{len(bad)} with trouble: ' + ', '.join(bad) if bad else 'all healthy'}."
+    told = f"{counted(len(views), 'node')}, {f'{len(bad)} with trouble: ' + ', '.join(bad) if bad else 'all healthy'}."
     heads = ("Node", "State", "Steal", "Iowait", "Why", "Rollouts")
     return rendered(escape(told, 1500), [table(heads, rows, right=(2, 3))])
 
@@ -307,13 +309,13 @@ def plans(known: Mapping[str, Plan]) -> Rendered:
     if not known:
         return said(f"The catalog has no plans; without one it is `{plan_text(DEFAULT_PLAN)}`.")
     lines = [f"*{escape(name, 80)}*  {code(plan_text(plan), 1000)}" for name, plan in known.items()]
-    return rendered(f"{len(known)} plans.\n" + "\n".join(lines), [section(line) for line in lines])
+    return rendered(f"{counted(len(known), 'plan')}.\n" + "\n".join(lines), [section(line) for line in lines])
 
 
 def help_all(commands: Sequence[tuple[str, str]], hidden: int) -> Rendered:
     """Everything that this person may run."""
     lines = [f"{code(line, 400)}\n{escape(summary, 400)}" for line, summary in commands]
-    rest = f"{hidden} more verbs are for people with other roles." if hidden else ""
+    rest = f"{counted(hidden, 'more verb')} for people with other roles." if hidden else ""
     more = "The same words work after a mention of the bot, in threads too. `/canary help <verb>` says more."
     told = "What you can do: " + ", ".join(line.split()[1] for line, _ in commands)
     return rendered(escape(told, 1500), [*(section(line) for line in lines), context(escape(more), rest)])

@@ -9,7 +9,7 @@ from bot.rollout.plan import Plan
 from bot.views.answers import finding_lines
 from bot.views.blocks import Rendered, context, header, rendered, section, table
 from bot.views.escape import code, code_block, escape
-from bot.views.numbers import limit
+from bot.views.numbers import counted, limit
 
 
 def dry_run(
@@ -23,7 +23,7 @@ def dry_run(
 ) -> Rendered:
     """Everything a start would do; nothing of it was done."""
     refused = [finding for finding in findings if finding.severity is Severity.REFUSE]
-    verdict = f"would be refused ({len(refused)} reasons)" if refused else "would start"
+    verdict = f"would be refused ({counted(len(refused), 'reason')})" if refused else "would start"
     target = survey.target
     what = f"{service} {target.stable.label} → {target.canary.label}" if target else service
     rows = []

@@ -79,3 +79,8 @@ def bar(percent_value: float | None, cells: int = 20) -> str:
     if 0 < bounded < 100:
         filled = min(cells - 1, max(1, filled))
     return "█" * filled + "░" * (cells - filled)
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 service`, `3 services`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"

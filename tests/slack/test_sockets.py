@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from aiohttp import web
+
 from bot.adapters.slack import SlackChat, Sockets
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry import FakeTelemetry
@@ -108,3 +110,46 @@ async def test_a_broken_listener_is_reported_and_the_next_payload_taken(slack_se
         assert (await say(slack_server, "next"))["ok"]
         assert got == ["break", "next"]
         assert not (await broken)["ok"]
+
+
+async def test_the_old_connection_serves_until_the_new_one_is_open() -> None:
+    """A warning opens the replacement at once, while payloads on the old connection are still acknowledged."""
+    opened: list[web.WebSocketResponse] = []
+    acknowledged: asyncio.Queue[str] = asyncio.Queue()
+
+    async def tickets(request: web.Request) -> web.Response:
+        return web.json_response({"ok": True, "url": f"ws://{request.host}/link"})
+
+    async def link(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        opened.append(socket)
+        await socket.send_json({"type": "hello"})
+        async for message in socket:
+            await acknowledged.put(message.json()["envelope_id"])
+        return socket
+
+    async def receive(payload: dict[str, Any], headers: dict[str, str]) -> tuple[bool, dict[str, Any] | None]:
+        return True, None
+
+    server = web.Application()
+    server.add_routes([web.post("/api/apps.connections.open", tickets), web.get("/link", link)])
+    runner = web.AppRunner(server, shutdown_timeout=0.5)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    chat = SlackChat("xoxb-x", FakeClock(), base_url=f"http://127.0.0.1:{runner.addresses[0][1]}/api/")
+    sockets = Sockets(chat.api, "xapp-x", receive, FakeTelemetry(), connections=1)
+    await sockets.start()
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            await sockets.wait_connected()
+            await opened[0].send_json({"type": "disconnect", "reason": "warning"})
+            while len(opened) < 2:
+                await asyncio.sleep(0.01)
+            await opened[0].send_json({"type": "slash_commands", "envelope_id": "late", "payload": {}})
+            assert await acknowledged.get() == "late"
+            assert not opened[0].closed
+    finally:
+        await sockets.stop()
+        await chat.close()
+        await runner.cleanup()

@@ -173,7 +173,7 @@ async def test_a_direct_message_is_a_command(slack_server: SlackServer) -> None:
     """Nobody has to mention the bot where only the bot listens; it answers there."""
     async with office(slack_server, engine=False) as made:
         await slack_server.act("dm", user="U0ADA", text="services")
-        await made.message(lambda message: message["text"].startswith("1 services can be steered."), channel="")
+        await made.message(lambda message: message["text"].startswith("1 service can be steered."), channel="")
 
 
 async def test_drift_is_asked_about_and_settled_by_a_button(slack_server: SlackServer) -> None:
@@ -221,7 +221,7 @@ async def test_a_bad_release_is_told_once_in_the_channel(slack_server: SlackServ
         ("nodes", "2 nodes, all healthy."),
         ("freezes", "Nothing is frozen."),
         ("plans", "3 plans."),
-        ("services", "1 services can be steered."),
+        ("services", "1 service can be steered."),
         ("help", "What you can do: start, status, promote, "),
         ("help rollback", "`/canary rollback &lt;id, service or all&gt; [&lt;reason&gt;]`"),
         ("", "What you can do: "),
