@@ -1,0 +1,259 @@
+"""Sequential tests on request counts: valid at every look, over the whole rollout.
+
+A test is an e-process: a number that starts at 1 and, while nothing is wrong, is not expected to grow however often
+one looks. By Ville's inequality it ever reaches 1/alpha with a probability of at most alpha, so FAIL at that line keeps
+the error rate over the whole rollout. It is built as Robbins built it (Robbins 1970, "Statistical methods related to
+the law of the iterated logarithm"): the likelihood ratio of the counts under an alternative against the limit, averaged
+over alternatives fixed beforehand. For counts in time see Lindon and Malek (arXiv 2011.03567) and Lindon, Ham,
+Tingley and Bojinov (arXiv 2205.14762); for bounds that hold at every look Howard, Ramdas, McAuliffe and Sekhon (2021).
+
+Absolute limit p0: every request is bad with a probability of at most p0, which may change with time. For an
+alternative p1 > p0 one request multiplies the number by p1/p0 when bad, by (1-p1)/(1-p0) when good; its expectation
+grows with the true probability and is 1 at p0, so it is at most 1 below the limit.
+
+Against stable: the two sides share one unknown, time-varying probability. Given the bad requests of an interval, the
+canary's part of them is hypergeometric, with the canary's share of the requests as its mean. The factor is a convex
+function of that part, and of all convex functions a hypergeometric expectation is at most the binomial one (Hoeffding
+1963, theorem 4), for which the factor is 1. A limit of `ratio` times stable's rate weighs the canary's requests so.
+
+A failure that begins late must not be hidden by a long good past: half of the number is put on alternatives that begin
+with the first request, the other half is spread over every later moment at which the release may have turned bad. An
+average of e-processes is one, so alpha is not spent twice.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import exp, inf, lgamma, log, log1p
+
+WHOLE = (2.0, 4.0, 8.0, 16.0)
+LATE = (4.0, 8.0)
+"""Alternatives: how many times worse than the limit, in odds, equally weighed; for failures that hold since the first
+request, and for those that begin later. Chosen by simulation for power at few requests (`make bench`)."""
+
+LATE_SHARE = 0.5
+WITHIN_HORIZON = 0.75
+ALPHA = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Requests between two scrapes or looks: the canary's and stable's, how many of them bad, over how many seconds.
+
+    Counts may be fractions where a limit lies inside a histogram bucket.
+    """
+
+    seconds: float
+    requests: float
+    bad: float
+    stable_requests: float = 0.0
+    stable_bad: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the requests so far say, as logarithms per alternative; carried from step to step.
+
+    `whole` for alternatives that hold since the first request, `late` for those that began at some moment after,
+    `spent` the part of the late half that has been given to moments gone by.
+    """
+
+    whole: tuple[float, ...] = (0.0,) * len(WHOLE)
+    late: tuple[float, ...] = (-inf,) * len(LATE)
+    spent: float = 0.0
+
+    @property
+    def log_e(self) -> float:
+        """Logarithm of the e-process; FAIL at `log(1 / alpha)`."""
+        to_come = log1p(-self.spent) if self.spent < 1 else -inf
+        return _log_sum(
+            (
+                log(1 - LATE_SHARE) - log(len(WHOLE)) + _log_sum(self.whole),
+                log(LATE_SHARE) - log(len(LATE)) + _log_sum(self.late),
+                log(LATE_SHARE) + to_come,
+            )
+        )
+
+    def fails(self, alpha: float) -> bool:
+        """The evidence against the release has reached 1/alpha."""
+        return self.log_e >= -log(alpha)
+
+
+NONE = Evidence()
+
+
+def against_limit(
+    evidence: Evidence, intervals: Iterable[Interval], limit: float, horizon_s: float, began_s: float = 0.0
+) -> Evidence:
+    """The evidence after some more intervals, against a limit on the bad fraction (0 < limit < 1).
+
+    `horizon_s` is how long the rollout is expected to bake in all, `began_s` how much of it lies before these.
+    """
+    whole, late = _Walk(evidence.whole), _Walk(evidence.late)
+    whole_factors, late_factors = _factors(limit, WHOLE), _factors(limit, LATE)
+    spent, at = evidence.spent, began_s
+    for interval in intervals:
+        begun = begins(at, at + interval.seconds, horizon_s)
+        at += interval.seconds
+        spent += begun
+        well = interval.requests - interval.bad
+        late.begin(begun)
+        whole.step(interval.bad * bad + well * good for bad, good in whole_factors)
+        late.step(interval.bad * bad + well * good for bad, good in late_factors)
+    return Evidence(tuple(whole.logs), tuple(late.logs), min(1.0, spent))
+
+
+def against_stable(
+    evidence: Evidence, intervals: Iterable[Interval], ratio: float, horizon_s: float, began_s: float = 0.0
+) -> Evidence:
+    """The evidence after some more intervals, against a limit of `ratio` times stable's bad fraction (ratio > 0).
+
+    Intervals in which a side had no requests say nothing.
+    """
+    whole, late = _Walk(evidence.whole), _Walk(evidence.late)
+    spent, at = evidence.spent, began_s
+    for interval in intervals:
+        begun = begins(at, at + interval.seconds, horizon_s)
+        at += interval.seconds
+        spent += begun
+        late.begin(begun)
+        weighed = ratio * interval.requests
+        if weighed > 0 and interval.stable_requests > 0:
+            whole.step(_shifted(interval, weighed, odds) for odds in WHOLE)
+            late.step(_shifted(interval, weighed, odds) for odds in LATE)
+    return Evidence(tuple(whole.logs), tuple(late.logs), min(1.0, spent))
+
+
+def begins(since_s: float, until_s: float, horizon_s: float) -> float:
+    """The part of the late half given to failures that begin between two moments of the rollout.
+
+    Three quarters of it are spread evenly over the expected length, half of the rest over as much again, half of what
+    is left over twice that, and so on: a rollout that is held for long keeps something to give.
+    """
+    return _begun(until_s, horizon_s) - _begun(since_s, horizon_s)
+
+
+def upper_bound(requests: float, bad: float, alpha: float) -> float:
+    """A bound that the true bad fraction stays below at every look, with an error rate of alpha.
+
+    Robbins' beta-binomial mixture with a Beta(1/2, 1/2) prior: all p with B(bad+1/2, good+1/2)/B(1/2, 1/2) below
+    p^bad (1-p)^good / alpha. Returns a fraction, 1.0 when nothing can be said.
+    """
+    if requests <= 0:
+        return 1.0
+    good = max(0.0, requests - bad)
+    line = _log_beta(bad + 0.5, good + 0.5) - _log_beta(0.5, 0.5) + log(alpha)
+    low, high = min(1.0, max(bad / requests, 0.0)), 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if bad * log(middle) + good * log1p(-min(middle, 1 - 1e-15)) >= line:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def smallest_visible(requests: float, limit: float, alpha: float) -> float | None:
+    """The smallest bad fraction above the limit that this many requests would be expected to show; None when none.
+
+    The expected growth of the log e-process is requests times the divergence of the alternative from the limit; what
+    it has to reach is `log(1/alpha)` and the price of averaging.
+    """
+    if requests * _divergence(1 - 1e-9, limit) < _price(alpha):
+        return None
+    low, high = limit, 1 - 1e-9
+    for _ in range(50):
+        middle = (low + high) / 2
+        if requests * _divergence(middle, limit) < _price(alpha):
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def requests_to_show(fraction: float, limit: float, alpha: float) -> float:
+    """How many requests are expected until a bad fraction above the limit is called; infinite at or below it."""
+    return _price(alpha) / _divergence(fraction, limit) if fraction > limit else inf
+
+
+def dispersion(intervals: Sequence[Interval]) -> float:
+    """By how much bad requests clump beyond chance, at least 1: Pearson's chi square over its degrees of freedom.
+
+    Stable's counts per interval against stable's own mean (McCullagh and Nelder 1989, section 4.5). Requests that fail
+    together, such as the retries of one, are not as many observations as there are requests: their counts are divided
+    by this.
+    """
+    seen = [one for one in intervals if one.stable_requests > 0]
+    requests = sum(one.stable_requests for one in seen)
+    mean = sum(one.stable_bad for one in seen) / requests if requests else 0.0
+    if not 0 < mean < 1 or len(seen) < 3 or mean * requests < 10:
+        return 1.0
+    chi_square = sum(
+        (one.stable_bad - mean * one.stable_requests) ** 2 / (mean * (1 - mean) * one.stable_requests) for one in seen
+    )
+    return max(1.0, chi_square / (len(seen) - 1))
+
+
+def thinned(intervals: Iterable[Interval], by: float) -> list[Interval]:
+    """The intervals with all counts divided, for requests that come in clumps."""
+    return [
+        Interval(one.seconds, one.requests / by, one.bad / by, one.stable_requests / by, one.stable_bad / by)
+        for one in intervals
+    ]
+
+
+class _Walk:
+    """Logarithms of one number per alternative, going from interval to interval."""
+
+    def __init__(self, logs: Iterable[float]) -> None:
+        self.logs = list(logs)
+
+    def begin(self, part: float) -> None:
+        """Give every alternative some more weight that begins now."""
+        if part > 0:
+            self.logs = [_log_sum((one, log(part))) for one in self.logs]
+
+    def step(self, factors: Iterable[float]) -> None:
+        """Multiply by the likelihood ratios of an interval (logarithms)."""
+        self.logs = [one + factor for one, factor in zip(self.logs, factors, strict=True)]
+
+
+def _factors(limit: float, alternatives: Iterable[float]) -> tuple[tuple[float, float], ...]:
+    """What one bad and one good request add, per alternative."""
+    raised = [odds * limit / (1 - limit + odds * limit) for odds in alternatives]
+    return tuple((log(one / limit), log1p(-one) - log1p(-limit)) for one in raised)
+
+
+def _shifted(interval: Interval, weighed: float, odds: float) -> float:
+    """The logarithm of the likelihood ratio of one interval's bad requests under a canary `odds` times as bad."""
+    share = weighed / (weighed + interval.stable_requests)
+    other = odds * weighed / (odds * weighed + interval.stable_requests)
+    return interval.bad * log(other / share) + interval.stable_bad * (log1p(-other) - log1p(-share))
+
+
+def _begun(at_s: float, horizon_s: float) -> float:
+    part, length, share = 0.0, horizon_s, WITHIN_HORIZON
+    while at_s > 0 and share > 1e-6:
+        part += share * min(1.0, at_s / length)
+        at_s -= length
+        length, share = (length, (1 - WITHIN_HORIZON) / 2) if share == WITHIN_HORIZON else (2 * length, share / 2)
+    return part
+
+
+def _price(alpha: float) -> float:
+    return -log(alpha) - log(1 - LATE_SHARE) + log(len(WHOLE))
+
+
+def _divergence(fraction: float, limit: float) -> float:
+    return fraction * log(fraction / limit) + (1 - fraction) * (log1p(-fraction) - log1p(-limit))
+
+
+def _log_beta(first: float, second: float) -> float:
+    return lgamma(first) + lgamma(second) - lgamma(first + second)
+
+
+def _log_sum(logs: Iterable[float]) -> float:
+    values = tuple(logs)
+    top = max(values)
+    if top == -inf:
+        return -inf
+    return top + log(sum(exp(value - top) for value in values))
