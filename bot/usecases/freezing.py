@@ -2,7 +2,7 @@
 
 from bot.errors import UserError
 from bot.rollout.duration import spoken
-from bot.rollout.effects import Message, MessageKind, Tone
+from bot.rollout.effects import Audit, Message, MessageKind, Tone
 from bot.rollout.model import Freeze
 from bot.usecases.desk import Desk
 from bot.usecases.permission import require
@@ -23,10 +23,8 @@ async def freeze(desk: Desk, scope: str, for_s: float | None, reason: str, who: 
     frozen = Freeze(desk.new_id(), scope, reason.strip(), actor, now, None if for_s is None else now + for_s)
     await desk.freezes.add(frozen)
     lasts = f"for {spoken(for_s)}" if for_s is not None else "until it is lifted"
-    what = "All services are" if scope == ALL else f"{scope} is"
-    await _announce(
-        desk, scope, f"{what} frozen {lasts} by {person.name}: {frozen.reason}. No weight goes up; gates stay on."
-    )
+    text = f"{_subject(scope)} frozen {lasts} by {person.name}: {frozen.reason}. No weight goes up; gates stay on."
+    await _announce(desk, scope, "freeze", text, who)
     await _ring(desk, scope)
     return frozen
 
@@ -39,8 +37,8 @@ async def unfreeze(desk: Desk, scope: str, who: Who) -> tuple[Freeze, ...]:
         standing = await desk.freezes.all()
         names = ", ".join(f"`{one.scope}`" for one in standing)
         raise UserError(f"`{scope}` is not frozen.", f"Frozen now: {names}." if names else "Nothing is frozen.")
-    what = "All services are" if scope == ALL else f"{scope} is"
-    await _announce(desk, scope, f"{what} no longer frozen (lifted by {person.name}). Rollouts go on by themselves.")
+    text = f"{_subject(scope)} no longer frozen (lifted by {person.name}). Rollouts go on by themselves."
+    await _announce(desk, scope, "unfreeze", text, who)
     await _ring(desk, scope)
     return lifted
 
@@ -52,10 +50,16 @@ async def freezes(desk: Desk) -> tuple[Freeze, ...]:
     return tuple(sorted(standing, key=lambda one: one.since))
 
 
-async def _announce(desk: Desk, scope: str, text: str) -> None:
+def _subject(scope: str) -> str:
+    return "All services are" if scope == ALL else f"{scope} is"
+
+
+async def _announce(desk: Desk, scope: str, what: str, text: str, who: Who) -> None:
+    """Say it in the channel of what is frozen, and record who did it."""
+    now = desk.clock.now()
     channel = desk.catalog().entry("" if scope == ALL else scope).rules.channel
-    message = Message(MessageKind.NOTICE, text, tone=Tone.WAIT, channel=channel)
-    await desk.outbox.add(f"freeze:{scope}", [message], desk.clock.now())
+    await desk.rollouts.note([Audit(now, scope, what, who.user_id, text, 0)])
+    await desk.outbox.add(f"freeze:{scope}", [Message(MessageKind.NOTICE, text, tone=Tone.WAIT, channel=channel)], now)
 
 
 async def _ring(desk: Desk, scope: str) -> None:

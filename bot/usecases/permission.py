@@ -37,12 +37,15 @@ async def may(desk: Desk, verb: str, who: Who) -> bool:
     """Whether help should show a verb to this person: they may use it on at least one service."""
     if verb not in ROLE_OF:
         return True
-    for service in tuple(desk.catalog().services) or ("",):
-        try:
-            await require(desk, verb, service, who)
-        except Refused:
-            continue
+    try:
+        person = await desk.directory.person(who.user_id)
+    except Transient:
         return True
+    catalog = desk.catalog()
+    entries = tuple(catalog.services.values()) or (catalog.fallback,)
+    for entry in entries:
+        if allowed(verb, person, await resolved(desk, entry.roles)) is None:
+            return True
     return False
 
 
