@@ -12,6 +12,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "messages_delayed": ("Messages put off because the chat was slow, limited or away", ()),
     "messages_dropped": ("Messages the chat refused for good", ()),
     "slack_refused": ("Requests refused before they were read", ("reason",)),
+    "slack_refusals": ("Requests of people who may not do what they asked for", ()),
     "slack_repeated": ("Deliveries that came a second time and were not done again", ()),
     "slack_requests_waiting": ("Requests whose holder had not taken them up in time", ()),
     "slack_sockets_renewed": ("Socket Mode connections that Slack asked to renew", ()),

@@ -98,7 +98,7 @@ class Holder:
             await self.give_up()
         self._lease = lease
         if lease is not None and not unbroken:
-            self._leading = True
+            self._lead(True)
             self._telemetry.line("lease-gained", token=lease.token)
             await self._moves.gained()
 
@@ -106,19 +106,24 @@ class Holder:
         """Stop acting: somebody else holds a newer token."""
         self._lease = None
         if self._leading:
-            self._leading = False
+            self._lead(False)
             self._telemetry.line("lease-lost")
             await self._moves.lost()
 
     async def release(self) -> None:
         """Give the lease back on a clean stop, so that another can go on at once."""
-        lease, self._lease, self._leading = self._lease, None, False
+        lease, self._lease = self._lease, None
+        self._lead(False)
         if lease is None:
             return
         try:
             await self._leases.release(self._owner, lease)
         except Transient as error:
             self._telemetry.failed("lease-not-released", error)
+
+    def _lead(self, leading: bool) -> None:
+        self._leading = leading
+        self._telemetry.gauge("leading", int(leading))
 
     def _store_gone(self, error: Transient) -> None:
         now = self._clock.monotonic()
