@@ -3,15 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bot.rollout.effects import Audit, Decision, Message
+from bot.rollout.effects import Audit, Decision, Message, MessageKind
 from bot.rollout.model import Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One save as it was sent: repeated to the letter until the store has answered."""
+
+    rollout: Rollout
+    wake_at: float | None
+    messages: tuple[Message, ...]
+    audit: tuple[Audit, ...]
+    save_id: str
 
 
 @dataclass(slots=True)
 class Page:
     """One rollout in memory. `messages` and `audit` wait to be saved with it; `dirty` says that something does.
 
-    `taken_over` says that this holder has fenced it.
+    `taken_over` says that this holder has fenced it, `unsure` is a save whose reply was lost, `answered` are requests
+    that were decided but are still in the inbox. A `closed` page is no longer in the book and never saved again.
     """
 
     rollout: Rollout
@@ -20,20 +32,40 @@ class Page:
     audit: list[Audit] = field(default_factory=list)
     dirty: bool = False
     taken_over: bool = False
+    unsure: Attempt | None = None
+    answered: set[str] = field(default_factory=set)
+    closed: bool = False
 
     def turn(self, decision: Decision) -> None:
         """Take over a decision; it stays unsaved until `saved`."""
         self.rollout = decision.rollout
         self.wake_at = decision.wake_at
-        self.messages.extend(decision.messages)
+        for message in decision.messages:
+            self._queue(message)
         self.audit.extend(decision.audit)
         self.dirty = self.dirty or decision.save or bool(decision.messages) or bool(decision.audit)
 
-    def saved(self, rollout: Rollout, messages: int, audit: int) -> None:
-        """Forget what has been saved: this state, and the first `messages` and `audit` of what waited."""
-        del self.messages[:messages]
-        del self.audit[:audit]
-        self.dirty = rollout is not self.rollout or bool(self.messages or self.audit)
+    def attempt(self, save_id: str) -> Attempt:
+        """Everything there is to save now, as one save."""
+        self.unsure = Attempt(self.rollout, self.wake_at, tuple(self.messages), tuple(self.audit), save_id)
+        return self.unsure
+
+    def saved(self) -> None:
+        """Forget what has been saved with the attempt."""
+        attempt = self.unsure
+        if attempt is None:
+            return
+        del self.messages[: len(attempt.messages)]
+        del self.audit[: len(attempt.audit)]
+        self.dirty = attempt.rollout is not self.rollout or bool(self.messages or self.audit)
+        self.unsure = None
+
+    def _queue(self, message: Message) -> None:
+        """A card waits only once: it is rendered when it is delivered, and a long outage shall not fill the memory."""
+        sent = len(self.unsure.messages) if self.unsure else 0
+        if message.kind is MessageKind.CARD and message in self.messages[sent:]:
+            del self.messages[self.messages.index(message, sent)]
+        self.messages.append(message)
 
 
 class Book:
@@ -51,17 +83,21 @@ class Book:
 
     def open(self, rollout: Rollout, wake_at: float | None, *, taken_over: bool) -> Page:
         """Put a rollout into memory."""
+        self.drop(rollout.id)
         page = Page(rollout, wake_at, taken_over=taken_over)
         self._pages[rollout.id] = page
         return page
 
     def drop(self, rollout_id: str) -> None:
         """Forget a rollout that has ended and is saved."""
-        self._pages.pop(rollout_id, None)
+        page = self._pages.pop(rollout_id, None)
+        if page is not None:
+            page.closed = True
 
     def clear(self) -> None:
         """Forget everything (the lease is gone)."""
-        self._pages.clear()
+        for rollout_id in tuple(self._pages):
+            self.drop(rollout_id)
 
     def rollouts(self) -> Sequence[Rollout]:
         """Every active rollout in memory."""

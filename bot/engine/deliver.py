@@ -6,12 +6,13 @@ A letter stays in the outbox until the chat has taken it, so a crash repeats at 
 import asyncio
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 
 from bot.engine.world import World
 from bot.errors import CanaryError, NotFound, Permanent, Transient
 from bot.ports.store import Letter, Posted
-from bot.rollout.effects import Message, MessageKind
+from bot.rollout.effects import Message, MessageKind, Tone
 from bot.rollout.model import Rollout
 from bot.views import Rendered, render
 
@@ -20,6 +21,9 @@ IDLE_S = 1.0
 BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 EDITS_PER_MINUTE = 50
 POSTS_PER_SECOND = 1
+SHOWN_KEPT = 2000
+CLOSED = Posted("", "")
+"""Stands for a message that has been closed: the next of its key is posted anew."""
 PLAIN = frozenset({MessageKind.NODE, MessageKind.NOTICE})
 
 
@@ -38,7 +42,9 @@ class Deliver:
         self._world = world
         self._current = current
         self._rung = asyncio.Event()
-        self._shown: dict[str, str] = {}
+        self._one_round = asyncio.Lock()
+        self._closing = False
+        self._shown: OrderedDict[str, str] = OrderedDict()
 
     def ring(self) -> None:
         """Something was put into the outbox."""
@@ -48,28 +54,49 @@ class Deliver:
         """Deliver for ever."""
         while True:
             self._rung.clear()
-            try:
-                delivered = await self.round()
-            except Transient as error:
-                self._world.telemetry.failed("outbox-unread", error)
-                delivered = 0
+            delivered = 0
+            if not self._closing:
+                try:
+                    delivered = await self.round()
+                except (Transient, Permanent) as error:
+                    self._world.telemetry.line("outbox-unread", error=str(error))
             if not delivered:
                 await self._wait()
 
+    async def finish(self) -> None:
+        """Let `run` begin no more rounds, and deliver what is due now."""
+        self._closing = True
+        while await self.round():
+            pass
+
+    def forget(self) -> None:
+        """Another process may have edited what stands in the chat."""
+        self._shown.clear()
+        self._closing = False
+
     async def _wait(self) -> None:
-        ring = asyncio.create_task(self._rung.wait())
-        nap = asyncio.create_task(self._world.clock.sleep(IDLE_S))
-        _, pending = await asyncio.wait({ring, nap}, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
+        waits = {asyncio.create_task(self._rung.wait()), asyncio.create_task(self._world.clock.sleep(IDLE_S))}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
 
     async def round(self) -> int:
-        """Deliver what is due; how many letters left the outbox."""
-        letters = await self._world.outbox.take(self._world.clock.now(), AT_ONCE)
-        outcomes = await asyncio.gather(*(self._deliver(letter) for letter in letters))
-        return sum(outcomes)
+        """Deliver what is due; how many letters left the outbox. Never two rounds at a time: both would take the same.
+
+        Raises Transient when the outbox does not answer, after all letters of the round have been seen to.
+        """
+        async with self._one_round:
+            letters = await self._world.outbox.take(self._world.clock.now(), AT_ONCE)
+            outcomes = await asyncio.gather(*(self._deliver(letter) for letter in letters), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return sum(outcome for outcome in outcomes if outcome is True)
 
     async def _deliver(self, letter: Letter) -> bool:
+        """True when the letter has left the outbox."""
         try:
             await self._say(letter)
         except Later as later:
@@ -86,6 +113,11 @@ class Deliver:
             self._world.telemetry.failed(
                 "message-dropped", error, letter=letter.id, rollout=letter.rollout, kind=letter.message.kind
             )
+        except Exception as error:
+            self._world.telemetry.count("messages_dropped")
+            self._world.telemetry.failed(
+                "message-broken", error, letter=letter.id, rollout=letter.rollout, kind=letter.message.kind
+            )
         await self._world.outbox.done(letter)
         return True
 
@@ -99,7 +131,7 @@ class Deliver:
             case MessageKind.ANSWER:
                 await self._whisper(message, rollout)
             case MessageKind.NODE:
-                await self._edit_or_post(letter.rollout, message.channel, render(message, None))
+                await self._node(letter.rollout, message)
             case MessageKind.NOTICE:
                 await self._post(message.channel, render(message, None))
             case _ if rollout is None:
@@ -116,6 +148,21 @@ class Deliver:
                 await self._asked(message, rollout)
             case MessageKind.ALERT:
                 await self._post(self._channel(message, rollout), render(message, rollout))
+
+    async def _node(self, key: str, message: Message) -> None:
+        """A node's message is edited until the node is well; the next trouble is a new message, where people see it."""
+        shown = render(message, None)
+        if message.tone is not Tone.GOOD:
+            await self._edit_or_post(key, message.channel, shown)
+            return
+        posted = await self._world.outbox.posted(key)
+        if posted is not None and posted != CLOSED:
+            try:
+                await self._update(posted, shown)
+            except NotFound:
+                self._world.telemetry.line("message-gone", key=key)
+            await self._world.outbox.set_posted(key, CLOSED)
+        self._shown.pop(key, None)
 
     async def _rollout(self, rollout_id: str) -> Rollout | None:
         known = self._current(rollout_id)
@@ -158,14 +205,17 @@ class Deliver:
         if self._shown.get(key) == digest:
             return
         posted = await self._world.outbox.posted(key)
-        if posted is not None:
+        if posted is not None and posted != CLOSED:
             try:
                 await self._update(posted, shown)
             except NotFound:
                 posted = None
-        if posted is None:
+        if posted is None or posted == CLOSED:
             await self._world.outbox.set_posted(key, await self._post(channel, shown))
         self._shown[key] = digest
+        self._shown.move_to_end(key)
+        if len(self._shown) > SHOWN_KEPT:
+            self._shown.popitem(last=False)
 
     async def _update(self, posted: Posted, shown: Rendered) -> None:
         await self._allow("chat.update", EDITS_PER_MINUTE, 60.0)

@@ -14,14 +14,17 @@ from bot.engine.routes import Routes
 from bot.engine.wake import Wake
 from bot.engine.workers import Workers
 from bot.engine.world import World
-from bot.errors import Transient
+from bot.errors import Permanent, Transient
 from bot.rollout.effects import Page
 from bot.rollout.model import Rollout
 
-SWEEP_EVERY_ROUNDS = 5
+SWEEP_S = 1.0
+DUE_EVERY_ROUNDS = 5
+UNREADABLE_EVERY_ROUNDS = 60
 LATE_S = 2.0
 STOP_GRACE_S = 8.0
 RESTART_S = 1.0
+LAST_WORDS_S = 3.0
 
 
 class Engine:
@@ -36,20 +39,21 @@ class Engine:
         self._nodes = NodeWatch(world, self._book.rollouts, self._deliver.ring)
         self._holder = Holder(world.leases, world.clock, world.telemetry, world.owner, self, self._paging.send)
         self._keep = Keep(world.rollouts, world.telemetry, lambda: self._holder.token, world.new_id)
-        measure = Measure(world, self._routes, self._nodes.healths)
+        self._measure = Measure(world, self._routes, self._nodes.healths, lambda: self._holder.store_away)
         self._wake = Wake(
             world,
             self._book,
             self._holder,
             self._keep,
-            measure,
+            self._measure,
             self._routes,
             self._paging,
             self._deliver.ring,
+            self._quarantine,
         )
         self._workers = Workers(self._wake, self._worker_failed)
         self._rounds = 0
-        self._quarantined: frozenset[str] = frozenset()
+        self._quarantined: set[str] = set()
         self._always: list[asyncio.Task[None]] = []
         self._while_leading: list[asyncio.Task[None]] = []
 
@@ -71,18 +75,20 @@ class Engine:
         """Begin to try for the lease; returns at once."""
         await self._world.timeline.start(self._ring)
         self._always = [
-            self._for_ever("lease", lambda: self._holder.run(self._each_round)),
+            self._for_ever("lease", self._holder.run),
+            self._for_ever("sweep", self._sweep),
             self._for_ever("pages", self._paging.run),
             self._for_ever("rings", self._hear_rings),
         ]
 
     async def stop(self) -> None:
         """Take no new wake-ups, finish the running ones, give the lease back."""
-        await self._cancel(self._while_leading)
+        self._holder.retire()
         await self._world.timeline.stop()
         await self._workers.close(STOP_GRACE_S)
-        await self._cancel(self._always)
         await self._say_last_words()
+        await self._cancel(self._while_leading)
+        await self._cancel(self._always)
         await self._holder.release()
 
     async def idle(self) -> None:
@@ -91,14 +97,14 @@ class Engine:
 
     async def gained(self) -> None:
         """The lease is ours: load everything, fence it, and set its wake-ups."""
+        await self._cancel(self._while_leading)
         active = await self._world.rollouts.active()
-        self._book.clear()
-        self._routes.clear()
-        self._workers.open()
+        self._forget()
         for rollout, _ in active.rollouts:
             self._book.open(rollout, None, taken_over=not rollout.touched)
-        self._tell_quarantined(dict(active.quarantined))
-        await self._cancel(self._while_leading)
+            self._quarantine(rollout.id, "")
+        for rollout_id, reason in active.quarantined:
+            self._quarantine(rollout_id, reason)
         self._while_leading = [
             self._for_ever("deliver", self._deliver.run),
             self._for_ever("nodes", self._nodes.run),
@@ -110,37 +116,61 @@ class Engine:
     async def lost(self) -> None:
         """Another process decides now: forget everything."""
         await self._cancel(self._while_leading)
+        self._forget()
+
+    def _forget(self) -> None:
         for rollout in self._book.rollouts():
             self._world.timeline.cancel(rollout.id)
         self._book.clear()
-        self._keep.forget()
+        self._routes.clear()
+        self._measure.clear()
+        self._deliver.forget()
+        self._nodes.forget()
+
+    async def _sweep(self) -> None:
+        """Look after what no ring announced, for ever, beside the lease: its calls must not hold up a renewal."""
+        while True:
+            if self._holder.leading and not self._holder.store_away:
+                await self._each_round()
+            await self._world.clock.sleep(SWEEP_S)
 
     async def _each_round(self) -> None:
-        """Every second: inboxes whose ring was lost; every fifth: wake-ups that were missed."""
+        """Every second: inboxes whose ring was lost; every fifth: wake-ups that were missed; every minute: records
+        that could not be read."""
         self._rounds += 1
         self._world.telemetry.gauge("active_rollouts", len(self._book))
         try:
             waiting = set(await self._world.inbox.waiting())
-            if self._rounds % SWEEP_EVERY_ROUNDS == 0:
-                waiting.update(await self._world.rollouts.due(self._world.clock.now() - LATE_S))
-        except Transient as error:
+            if self._rounds % DUE_EVERY_ROUNDS == 0:
+                late = self._world.clock.now() - LATE_S
+                waiting.update(name for name in await self._world.rollouts.due(late) if self._missed(name, late))
+        except (Transient, Permanent) as error:
             self._world.telemetry.line("sweep-failed", error=str(error))
             return
-        for rollout_id in waiting - self._quarantined:
+        waiting -= self._quarantined
+        if self._rounds % UNREADABLE_EVERY_ROUNDS == 0:
+            waiting |= self._quarantined
+        for rollout_id in waiting:
             self._workers.ring(rollout_id)
 
-    def _tell_quarantined(self, quarantined: dict[str, str]) -> None:
-        for rollout_id, reason in quarantined.items():
-            if rollout_id not in self._quarantined:
-                self._world.telemetry.line("quarantined", rollout=rollout_id, reason=reason)
-                self._paging.send(
-                    Page(
-                        f"quarantined:{rollout_id}",
-                        f"The record of rollout {rollout_id} cannot be read; it is set aside and nothing acts on it",
-                        reason,
-                    )
-                )
-        self._quarantined = frozenset(quarantined)
+    def _missed(self, rollout_id: str, late: float) -> bool:
+        """A wake-up that changed nothing was not written, so memory knows better than the store when one is due."""
+        page = self._book.page(rollout_id)
+        return page is None or page.wake_at is None or page.wake_at < late
+
+    def _quarantine(self, rollout_id: str, reason: str) -> None:
+        """Tell once that a record cannot be read and why, and once that it can be again (`reason` "")."""
+        if bool(reason) == (rollout_id in self._quarantined):
+            return
+        key = f"quarantined:{rollout_id}"
+        self._world.telemetry.line("quarantined", rollout=rollout_id, reason=reason)
+        if reason:
+            self._quarantined.add(rollout_id)
+            text = f"The record of rollout {rollout_id} cannot be read; it is set aside and nothing acts on it"
+            self._paging.send(Page(key, text, reason))
+        else:
+            self._quarantined.discard(rollout_id)
+            self._paging.send(Page(key, f"The record of rollout {rollout_id} can be read again", resolved=True))
 
     async def _ring(self, key: str) -> None:
         self._workers.ring(key)
@@ -184,14 +214,13 @@ class Engine:
         return asyncio.create_task(again(), name=f"engine:{name}")
 
     async def _say_last_words(self) -> None:
-        """Letters of the last wake-ups go out before the lease does."""
+        """Letters of the last wake-ups go out before the lease does; none is cut short while the chat takes it."""
         if not self._holder.leading:
             return
         try:
-            async with asyncio.timeout(2.0):
-                while await self._deliver.round():
-                    pass
-        except (TimeoutError, Transient) as error:
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._deliver.finish()
+        except (TimeoutError, Transient, Permanent) as error:
             self._world.telemetry.line("letters-left", error=str(error))
 
     @staticmethod

@@ -4,10 +4,10 @@ Without the store the lease runs out by the monotonic clock: then nothing goes u
 rollouts in memory, goes on measuring, and may still lower.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
-from bot.errors import Transient
+from bot.errors import CanaryError, Permanent, Transient
 from bot.ports.clock import Clock
 from bot.ports.store import Lease, Leases
 from bot.ports.telemetry import Telemetry
@@ -49,6 +49,7 @@ class Holder:
         self._away_since: float | None = None
         self._paged = False
         self._leading = False
+        self._retiring = False
 
     @property
     def leading(self) -> bool:
@@ -68,39 +69,49 @@ class Holder:
         """The lease is ours for certain for longer than a patch may take."""
         return self._lease is not None and self._lease.until - self._clock.monotonic() > within_s
 
-    async def run(self, each: Callable[[], Awaitable[None]]) -> None:
-        """Renew for ever; `each` runs after every round in which this process leads."""
+    async def run(self) -> None:
+        """Renew for ever; nothing else is waited for between two renewals."""
         while True:
             await self.round()
-            if self._leading:
-                await each()
             await self._clock.sleep(RENEW_EVERY_S)
+
+    def retire(self) -> None:
+        """Renew what is held, and take nothing more: the process ends."""
+        self._retiring = True
 
     async def round(self) -> None:
         """Ask for the lease once: renew what is held, else try to get it."""
         try:
             if self._lease is None:
                 await self._acquire(None)
-            elif (renewed := await self._leases.renew(self._owner, self._lease, LEASE_S)) is not None:
-                self._lease = renewed
-            else:
+            elif (renewed := await self._leases.renew(self._owner, self._lease, LEASE_S)) is None:
                 await self._acquire(self._lease)
-        except Transient as error:
+            elif self._lease is not None:
+                self._lease = renewed
+                await self._take_up()
+        except (Transient, Permanent) as error:
             self._store_gone(error)
         else:
             self._store_back()
 
     async def _acquire(self, former: Lease | None) -> None:
         """Take the lease; if nobody held it since our former token, memory is still the truth."""
+        if self._retiring:
+            return
         lease = await self._leases.acquire(self._owner, LEASE_S)
         unbroken = former is not None and lease is not None and lease.token == former.token + 1
         if former is not None and not unbroken:
             await self.give_up()
         self._lease = lease
-        if lease is not None and not unbroken:
-            self._lead(True)
-            self._telemetry.line("lease-gained", token=lease.token)
-            await self._moves.gained()
+        await self._take_up()
+
+    async def _take_up(self) -> None:
+        """Load everything; until that has succeeded this process only holds the lease, and tries again each round."""
+        if self._leading or self._retiring or self._lease is None:
+            return
+        self._telemetry.line("lease-gained", token=self._lease.token)
+        await self._moves.gained()
+        self._lead(True)
 
     async def give_up(self) -> None:
         """Stop acting: somebody else holds a newer token."""
@@ -118,14 +129,14 @@ class Holder:
             return
         try:
             await self._leases.release(self._owner, lease)
-        except Transient as error:
+        except (Transient, Permanent) as error:
             self._telemetry.failed("lease-not-released", error)
 
     def _lead(self, leading: bool) -> None:
         self._leading = leading
         self._telemetry.gauge("leading", int(leading))
 
-    def _store_gone(self, error: Transient) -> None:
+    def _store_gone(self, error: CanaryError) -> None:
         now = self._clock.monotonic()
         if self._away_since is None:
             self._away_since = now

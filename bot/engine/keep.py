@@ -1,53 +1,37 @@
 """Saving: the record, its wake-up, audit and letters in one step, exactly once even when replies are lost."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from bot.engine.book import Page
-from bot.errors import Conflict, LeaseLost, Transient
+from bot.engine.book import Attempt, Page
+from bot.errors import Conflict, LeaseLost, Permanent, Transient
 from bot.ports.store import Rollouts
 from bot.ports.telemetry import Telemetry
-from bot.rollout.effects import Audit, Message
-from bot.rollout.model import Rollout
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One save as it was sent: repeated to the letter until the store has answered."""
-
-    rollout: Rollout
-    wake_at: float | None
-    messages: tuple[Message, ...]
-    audit: tuple[Audit, ...]
-    save_id: str
 
 
 @dataclass(slots=True)
 class Keep:
-    """Saves pages with the fencing token of the moment; `unsure` are saves whose reply was lost, by rollout."""
+    """Saves pages with the fencing token of the moment. What the store does not take stays on its page."""
 
     rollouts: Rollouts
     telemetry: Telemetry
     token: Callable[[], int]
     new_id: Callable[[], str]
-    unsure: dict[str, Attempt] = field(default_factory=dict)
 
     async def save(self, page: Page) -> bool:
-        """Write what the page has to say; False when the store is away (it stays in memory).
+        """Write what the page has to say; False when the store does not take it (it stays in memory).
 
-        Raises Conflict and LeaseLost: somebody else has written this record.
+        Raises Conflict and LeaseLost: somebody else has written this record, or the page is a former holder's.
         """
-        former = self.unsure.get(page.rollout.id)
-        if former is not None and not await self._send(page, former):
+        if page.unsure is not None and not await self._send(page, page.unsure):
             return False
         if not page.dirty:
             return True
-        attempt = Attempt(page.rollout, page.wake_at, tuple(page.messages), tuple(page.audit), self.new_id())
-        return await self._send(page, attempt)
+        return await self._send(page, page.attempt(self.new_id()))
 
     async def _send(self, page: Page, attempt: Attempt) -> bool:
-        rollout_id = attempt.rollout.id
-        self.unsure[rollout_id] = attempt
+        if page.closed:
+            raise Conflict(f"{attempt.rollout.id} was loaded anew while it was worked on")
         try:
             await self.rollouts.save(
                 attempt.rollout,
@@ -57,16 +41,11 @@ class Keep:
                 token=self.token(),
                 save_id=attempt.save_id,
             )
-        except Transient as error:
-            self.telemetry.line("save-failed", rollout=rollout_id, error=str(error))
+        except (Transient, Permanent) as error:
+            self.telemetry.line("save-failed", rollout=attempt.rollout.id, error=str(error))
             return False
         except (Conflict, LeaseLost):
-            del self.unsure[rollout_id]
+            page.unsure = None
             raise
-        del self.unsure[rollout_id]
-        page.saved(attempt.rollout, len(attempt.messages), len(attempt.audit))
+        page.saved()
         return True
-
-    def forget(self) -> None:
-        """Drop what was unsure: another holder decides now."""
-        self.unsure.clear()

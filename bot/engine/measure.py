@@ -8,7 +8,7 @@ from bot.analysis.facts import PodFacts
 from bot.analysis.nodes import NodeHealth
 from bot.engine.routes import Routes
 from bot.engine.world import World
-from bot.errors import NotFound, Permanent, Transient
+from bot.errors import Conflict, NotFound, Permanent, Transient
 from bot.rollout.events import Clocked, Looked, RouteGone
 from bot.rollout.model import Freeze, Rollout, Side
 from bot.rollout.route import RouteState
@@ -17,9 +17,17 @@ FREEZES_HOLD_S = 1.0
 
 
 class Measure:
-    """Makes events from the world. `nodes` is the newest judgement of the node watch."""
+    """Makes events from the world. `nodes` is the newest judgement of the node watch; while the store is known to be
+    away it is not asked, so that no look waits for it to time out."""
 
-    def __init__(self, world: World, routes: Routes, nodes: Callable[[], Mapping[str, NodeHealth]]) -> None:
+    def __init__(
+        self,
+        world: World,
+        routes: Routes,
+        nodes: Callable[[], Mapping[str, NodeHealth]],
+        store_away: Callable[[], bool],
+    ) -> None:
+        self._store_away = store_away
         self._world = world
         self._routes = routes
         self._nodes = nodes
@@ -64,6 +72,10 @@ class Measure:
         """The rollout has ended."""
         self._pinned.pop(rollout_id, None)
 
+    def clear(self) -> None:
+        """Another process decides now."""
+        self._pinned.clear()
+
     async def route(self, rollout: Rollout) -> RouteState | RouteGone | None:
         """The route as it is, None when it cannot be read now."""
         mesh = self._world.meshes[rollout.target.route.mesh]
@@ -71,18 +83,18 @@ class Measure:
             return await self._routes.state(mesh, rollout.target)
         except NotFound as error:
             return RouteGone(str(error))
-        except (Transient, Permanent) as error:
+        except (Transient, Permanent, Conflict) as error:
             self._world.telemetry.line("route-unread", rollout=rollout.id, error=str(error))
             return None
 
     async def freezes(self) -> tuple[Freeze, ...]:
         """The freezes in force; those last known when the store is away (nothing goes up then anyway)."""
         now = self._world.clock.monotonic()
-        if now - self._freezes_at >= FREEZES_HOLD_S:
+        if now - self._freezes_at >= FREEZES_HOLD_S and not self._store_away():
             try:
                 self._freezes = await self._world.freezes.all()
                 self._freezes_at = now
-            except Transient as error:
+            except (Transient, Permanent) as error:
                 self._world.telemetry.line("freezes-unread", error=str(error))
         return self._freezes
 

@@ -1,5 +1,6 @@
 """The node watch: one message per node, edited as its health changes and closed when it clears."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from bot.analysis.nodes import Level, NodeHealth, judge_nodes, node_questions
@@ -21,6 +22,12 @@ class NodeWatch:
         self._ring = ring
         self._healths: dict[str, NodeHealth] = {}
         self._said: dict[str, tuple[object, ...]] = {}
+        self._looked = False
+
+    def forget(self) -> None:
+        """Another process decides now, and says what there is to say."""
+        self._said.clear()
+        self._looked = False
 
     def healths(self) -> Mapping[str, NodeHealth]:
         """Nodes by name."""
@@ -42,10 +49,12 @@ class NodeWatch:
         answers = await self._world.metrics.ask(node_questions(now))
         self._healths = judge_nodes(self._healths, facts, answers, self._world.clock.now(), self._world.catalog().nodes)
         bad = {name for name, health in self._healths.items() if health.level > Level.OK}
-        if not bad and not self._said:
+        closing = set() if self._looked else await self._standing(bad)
+        self._looked = True
+        if not bad and not self._said and not closing:
             return
         touched = await self._touched(bad)
-        for name in sorted(bad | self._said.keys()):
+        for name in sorted(bad | self._said.keys() | closing):
             await self._say(name, self._healths.get(name, NodeHealth(name)), touched.get(name, ()))
 
     async def _say(self, name: str, health: NodeHealth, rollouts: Sequence[str]) -> None:
@@ -70,12 +79,22 @@ class NodeWatch:
         else:
             self._said[name] = face
 
+    async def _standing(self, bad: set[str]) -> set[str]:
+        """Healthy nodes whose message a former holder left open."""
+        names = [name for name in self._healths if name not in bad]
+        posted = await asyncio.gather(*(self._world.outbox.posted(f"node:{name}") for name in names))
+        return {name for name, one in zip(names, posted, strict=True) if one is not None and one.ts}
+
     async def _touched(self, names: set[str]) -> dict[str, list[str]]:
         """Active rollouts whose canary or stable pods run on these nodes, with the side."""
         found: dict[str, list[str]] = {}
-        for rollout in self._active():
+        for rollout in self._active() if names else ():
             for word, side in (("canary", rollout.target.canary), ("stable", rollout.target.stable)):
-                pods = await self._world.cluster.pods(rollout.target.namespace, side.selector)
+                try:
+                    pods = await self._world.cluster.pods(rollout.target.namespace, side.selector)
+                except (Transient, Permanent) as error:
+                    self._world.telemetry.line("pods-unread", rollout=rollout.id, side=side.label, error=str(error))
+                    continue
                 for node in sorted({pod.node for pod in pods} & names):
                     found.setdefault(node, []).append(f"{rollout.id} ({word} {side.label})")
         return found

@@ -29,11 +29,11 @@ class Paging:
     async def run(self) -> None:
         """Deliver for ever."""
         while True:
-            await self._rung.wait()
+            if not self._waiting:
+                await self._rung.wait()
             self._rung.clear()
             if not await self.flush():
                 await self._clock.sleep(RETRY_S)
-                self._rung.set()
 
     async def flush(self) -> bool:
         """Send what waits, once; False when something is left."""

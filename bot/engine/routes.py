@@ -14,6 +14,7 @@ class Routes:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._read: dict[str, tuple[float, RouteState]] = {}
+        self._changes = 0
 
     async def state(self, mesh: Mesh, target: Target) -> RouteState | None:
         """The route as it is, None when it cannot be read now; raises NotFound when it is gone."""
@@ -22,8 +23,10 @@ class Routes:
         known = self._read.get(key)
         if known is not None and now - known[0] < READ_AT_LEAST_EVERY_S:
             return known[1]
+        changes = self._changes
         state = await mesh.read(target)
-        self._read[key] = (now, state)
+        if changes == self._changes:
+            self._read[key] = (now, state)
         return state
 
     def put(self, target: Target, state: RouteState) -> None:
@@ -32,6 +35,7 @@ class Routes:
 
     def changed(self, route: RouteRef) -> None:
         """Read this object's routes again at the next look."""
+        self._changes += 1
         stale = f"{route.mesh}/{route.namespace}/{route.name}/"
         for key in [key for key in self._read if key.startswith(stale)]:
             del self._read[key]

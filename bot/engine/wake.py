@@ -3,7 +3,7 @@
 Raising: saved, then patched. Towards 0: patched, then saved. The result of a patch is the next event.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bot.engine.book import Book, Page
@@ -26,12 +26,16 @@ LOOKED_AT = frozenset({Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING
 PATCH_TAKES_S = 1.0
 STALE_PREFLIGHT_S = 30.0
 UNSAVED_RETRY_S = 1.0
+PREFLIGHT_RETRY_S = 5.0
+SOONEST_S = 0.2
+"""No rollout wakes itself more often than this, whatever is overdue."""
 CHAIN_LIMIT = 12
 
 
 @dataclass(slots=True)
 class Wake:
-    """The work of a rollout's worker. `rung_outbox` is called when letters were saved."""
+    """The work of a rollout's worker. `rung_outbox` is called when letters were saved, `quarantine` with a record that
+    cannot be read and why ("" when it can)."""
 
     world: World
     book: Book
@@ -41,49 +45,64 @@ class Wake:
     routes: Routes
     paging: Paging
     rung_outbox: Callable[[], None]
+    quarantine: Callable[[str, str], None]
 
     async def __call__(self, rollout_id: str) -> None:
         """Run one wake-up; nothing but cancellation leaves it as an exception that matters."""
         if not self.holder.leading:
             return
         started = self.world.clock.monotonic()
+        page = self.book.page(rollout_id) or await self._load(rollout_id)
+        if page is None:
+            return
         try:
-            page = self.book.page(rollout_id) or await self._load(rollout_id)
-            if page is not None:
-                await self._work(page)
+            await self._work(page)
+            if not page.closed:
                 self._close(page, started)
         except LeaseLost as error:
             self.world.telemetry.failed("lease-lost-on-save", error, rollout=rollout_id)
-            await self.holder.give_up()
+            if not page.closed:
+                await self.holder.give_up()
         except Conflict as error:
             self.world.telemetry.failed("record-moved", error, rollout=rollout_id)
-            self.book.drop(rollout_id)
-            self.world.timeline.at(rollout_id, self.world.clock.now() + UNSAVED_RETRY_S)
+            if not page.closed:
+                self.book.drop(rollout_id)
+            if self.holder.leading:
+                self.world.timeline.at(rollout_id, self.world.clock.now() + UNSAVED_RETRY_S)
 
     async def _load(self, rollout_id: str) -> Page | None:
         """A rollout that was created elsewhere, or lost from memory."""
         try:
             rollout = await self.world.rollouts.load(rollout_id)
         except NotFound:
+            await self._answer_late(rollout_id, f"There is no record of {rollout_id} any more: nothing was changed.")
             return None
-        except (Transient, Unreadable) as error:
-            self.world.telemetry.failed("record-unread", error, rollout=rollout_id)
+        except Unreadable as error:
+            self.quarantine(rollout_id, str(error))
             return None
+        except (Transient, Permanent) as error:
+            self.world.telemetry.line("record-unread", rollout=rollout_id, error=str(error))
+            return None
+        self.quarantine(rollout_id, "")
         if rollout.phase.final:
-            await self._answer_late(rollout)
+            text = f"{rollout.id} has ended as {rollout.phase}: nothing was changed."
+            await self._answer_late(rollout_id, text, rollout.heard)
             return None
         return self.book.open(rollout, None, taken_over=not rollout.touched)
 
-    async def _answer_late(self, rollout: Rollout) -> None:
-        """People who asked something of a rollout that has ended get their answer."""
-        requests = await self.world.inbox.take(rollout.id)
-        if not requests:
-            return
-        text = f"{rollout.id} has ended as {rollout.phase}: nothing was changed."
-        answers = [Message(MessageKind.ANSWER, text, tone=Tone.WAIT, reply=request.reply) for request in requests]
-        await self.world.outbox.add(rollout.id, answers, self.world.clock.now())
-        await self.world.inbox.done(rollout.id, [request.id for request in requests])
-        self.rung_outbox()
+    async def _answer_late(self, rollout_id: str, text: str, heard: Sequence[str] = ()) -> None:
+        """People who asked something of a rollout that has ended get their answer, those who had it do not."""
+        requests = await self._requests(rollout_id)
+        waiting = [request for request in requests if request.id not in heard]
+        answers = [Message(MessageKind.ANSWER, text, tone=Tone.WAIT, reply=request.reply) for request in waiting]
+        try:
+            if answers:
+                await self.world.outbox.add(rollout_id, answers, self.world.clock.now())
+                self.rung_outbox()
+            if requests:
+                await self.world.inbox.done(rollout_id, [request.id for request in requests])
+        except (Transient, Permanent) as error:
+            self.world.telemetry.line("late-answer-failed", rollout=rollout_id, error=str(error))
 
     async def _work(self, page: Page) -> None:
         if not page.taken_over:
@@ -91,32 +110,41 @@ class Wake:
         requests = await self._requests(page.rollout.id)
         look = False
         for request in requests:
-            look |= await self._feed(page, request)
+            if request.id not in page.answered:
+                page.answered.add(request.id)
+                look |= await self._feed(page, request)
         if not page.rollout.phase.final:
             await self._advance(page, look)
         saved = await self.keep.save(page)
         if requests and saved:
-            await self._heard(page.rollout.id, requests)
+            await self._heard(page, requests)
         if saved:
             self.rung_outbox()
 
     async def _take_over(self, page: Page) -> None:
+        """Fence the former holder; a fence that could not be written is tried again at the next wake-up."""
+        failures = page.rollout.write_failures
         route = await self.measure.route(page.rollout)
         await self._feed(page, route if isinstance(route, RouteGone) else TookOver(route))
-        page.taken_over = True
+        page.taken_over = page.rollout.write_failures <= failures
 
     async def _requests(self, rollout_id: str) -> tuple[Request, ...]:
+        """What people ask; nothing while the store is known to be away, so that nobody waits for it to time out."""
+        if self.holder.store_away:
+            return ()
         try:
             return await self.world.inbox.take(rollout_id)
-        except Transient as error:
+        except (Transient, Permanent) as error:
             self.world.telemetry.line("inbox-unread", rollout=rollout_id, error=str(error))
             return ()
 
-    async def _heard(self, rollout_id: str, requests: tuple[Request, ...]) -> None:
+    async def _heard(self, page: Page, requests: tuple[Request, ...]) -> None:
         try:
-            await self.world.inbox.done(rollout_id, [request.id for request in requests])
-        except Transient as error:
-            self.world.telemetry.line("inbox-not-cleared", rollout=rollout_id, error=str(error))
+            await self.world.inbox.done(page.rollout.id, [request.id for request in requests])
+        except (Transient, Permanent) as error:
+            self.world.telemetry.line("inbox-not-cleared", rollout=page.rollout.id, error=str(error))
+        else:
+            page.answered.difference_update(request.id for request in requests)
 
     async def _advance(self, page: Page, look: bool) -> None:
         """What time brings: the start, a look at the gates, or only the clock."""
@@ -125,7 +153,11 @@ class Wake:
             if now < page.rollout.scheduled_at:
                 await self._feed(page, await self.measure.clocked(page.rollout))
                 return
-            await self._feed(page, Due(await self._problems(page.rollout)))
+            problems = await self._problems(page.rollout)
+            if problems is None:
+                page.wake_at = now + PREFLIGHT_RETRY_S
+                return
+            await self._feed(page, Due(problems))
             look = True
         if page.rollout.phase not in LOOKED_AT or not (look or look_due(page.rollout, now)):
             await self._feed(page, await self.measure.clocked(page.rollout))
@@ -136,9 +168,9 @@ class Wake:
                 return
             again = await self._feed(page, await self.measure.look(page.rollout))
 
-    async def _problems(self, rollout: Rollout) -> tuple[str, ...]:
-        """Preflight once more for a start that was scheduled for later."""
-        if rollout.scheduled_at - rollout.created_at < STALE_PREFLIGHT_S:
+    async def _problems(self, rollout: Rollout) -> tuple[str, ...] | None:
+        """Preflight once more for a start whose preflight is old; None when the API server cannot be asked now."""
+        if self.world.clock.now() - rollout.created_at < STALE_PREFLIGHT_S:
             return ()
         target = rollout.target
         wanted = Wanted(
@@ -149,8 +181,16 @@ class Wake:
             route=target.route.route,
             protocol=target.route.protocol,
             canary=target.canary.label,
+            adopt=rollout.weight_percent > 0,
         )
-        survey = await self.world.meshes[target.route.mesh].survey(wanted, rollout.plan.steps[0].weight_percent)
+        first = rollout.next_step or rollout.plan.steps[-1]
+        try:
+            survey = await self.world.meshes[target.route.mesh].survey(wanted, first.weight_percent)
+        except Transient as error:
+            self.world.telemetry.line("preflight-put-off", rollout=rollout.id, error=str(error))
+            return None
+        except (Permanent, Conflict) as error:
+            return (f"{error}.",)
         return tuple(f"{finding.text} {finding.way_on}".strip() for finding in survey.refusals)
 
     async def _feed(self, page: Page, event: Event) -> bool:
@@ -230,7 +270,7 @@ class Wake:
     def _close(self, page: Page, started: float) -> None:
         """Set the next wake-up, forget what has ended, and say what was done."""
         rollout = page.rollout
-        unsaved = page.dirty or rollout.id in self.keep.unsure
+        unsaved = page.dirty or page.unsure is not None
         if rollout.phase.final and not unsaved:
             self.book.drop(rollout.id)
             self.routes.forget(rollout.target)
@@ -239,7 +279,8 @@ class Wake:
         else:
             now = self.world.clock.now()
             wake_at = page.wake_at if page.wake_at is not None else now + UNSAVED_RETRY_S
-            self.world.timeline.at(rollout.id, min(wake_at, now + UNSAVED_RETRY_S) if unsaved else wake_at)
+            wake_at = min(wake_at, now + UNSAVED_RETRY_S) if unsaved else wake_at
+            self.world.timeline.at(rollout.id, max(wake_at, now + SOONEST_S))
         self.world.telemetry.observe("wake_seconds", self.world.clock.monotonic() - started)
         self.world.telemetry.line(
             "wake",

@@ -47,10 +47,6 @@ class Workers:
         while self._tasks:
             await asyncio.wait(set(self._tasks.values()))
 
-    def open(self) -> None:
-        """Accept rings (again)."""
-        self._open = True
-
     async def close(self, grace_s: float) -> None:
         """Accept no more rings, let running workers finish for `grace_s` seconds, then cancel them."""
         self._open = False
