@@ -18,7 +18,7 @@ from slack_bolt.response import BoltResponse
 
 from bot.errors import CanaryError, Permanent, Refused, Transient, UserError
 from bot.handlers import actions, speech
-from bot.handlers.actions import BUTTONS, MORE, REJECT, URGENT
+from bot.handlers.actions import REJECT, URGENT
 from bot.handlers.asking import AlreadyRunning, Asked, untaken
 from bot.handlers.grammar import decode
 from bot.handlers.intake import Intake
@@ -116,20 +116,28 @@ class Doors:
             await self.tell(who, answer)
 
     async def tell(self, who: Who, answer: Rendered) -> None:
-        """Whisper; a chat that does not take it is a log line, the work is done."""
+        """Whisper; an answer that cannot be given is a log line, the work is done. An edge as well."""
         try:
             await self.chat.whisper(
                 who.channel, who.user_id, answer.text, answer.blocks, thread=who.thread, response_url=who.response_url
             )
-        except CanaryError as error:
+        except Exception as error:
             self.telemetry.failed("slack-answer", error, via=who.via)
+
+    def complain(self, error: UserError, key: str, who: Who) -> None:
+        """Answer what could not be understood, once."""
+
+        async def raised(person: Who) -> None:
+            raise error
+
+        self.intake.begin(self.once(key, who, "", raised, changes=False, urgent=False))
 
     def said(self, text: str, key: str, who: Who) -> None:
         """A command, typed behind the slash or a mention."""
         try:
             understood = speech.understand(text)
         except UserError as error:
-            self.intake.begin(self.tell(who, speech.explained(error)))
+            self.complain(error, key, who)
             return
         command = understood.command
         self.intake.begin(
@@ -242,18 +250,19 @@ def _messages(app: AsyncApp, doors: Doors, bot_user: str) -> None:
 
 
 def _buttons(app: AsyncApp, doors: Doors) -> None:
-    known = re.compile("|".join(re.escape(name) for name in (*BUTTONS, MORE)))
+    def clicked(body: Body) -> None:
+        who, key = _clicker(body), f"click:{body.get('trigger_id', '')}"
+        try:
+            click = actions.click(body["actions"][0])
+        except UserError as error:
+            doors.complain(error, key, who)
+            return
+        doors.clicked(click, key, who)
 
-    @app.action(re.compile(f"^(?:{known.pattern})$"))
+    @app.action(re.compile(f"^(?!{REJECT}$)"))
     async def button(ack: Ack, body: Body) -> None:
         await ack()
-        who, action = _clicker(body), body["actions"][0]
-        try:
-            click = actions.click(action)
-        except UserError as error:
-            doors.intake.begin(doors.tell(who, answers.error(error)))
-            return
-        doors.clicked(click, f"click:{body.get('trigger_id', '')}", who)
+        clicked(body)
 
     @app.action(REJECT)
     async def reject(ack: Ack, body: Body) -> None:

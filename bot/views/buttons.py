@@ -53,8 +53,9 @@ def _promote(rollout: Rollout) -> Block | None:
     goal = f"{step.weight_percent}%" if step else "done"
     ask = " Approval is still asked." if step and step.approval else ""
     text = f"{_what(rollout)}: from {rollout.weight_percent}% to {goal} at the next look that passes.{ask}"
+    label = f"Promote to {goal}" if step else "Finish now"
     return button(
-        f"Promote to {goal}" if step else "Finish now",
+        f"Ask for {goal} now" if step and step.approval else label,
         "promote",
         pointer(rollout),
         confirm=confirm("End this bake now?", _with_warnings(rollout, text), "End the bake"),

@@ -285,3 +285,30 @@ async def test_when_nobody_holds_the_lease_the_person_is_told(slack_server: Slac
         answer = await made.private(await task)
         assert answer.startswith(f"Your request for `{name}` is kept, but no replica of the bot has taken it yet.")
         await made.stage.engine.start()
+
+
+async def test_a_button_that_we_no_longer_draw_is_answered(slack_server: SlackServer) -> None:
+    """A message from an older version of the bot is not a dead end."""
+    async with office(slack_server, engine=False) as made:
+        old = {"type": "button", "action_id": "promote_all", "text": {"type": "plain_text", "text": "x"}, "value": "{}"}
+        _, ts = await made.chat.post("#payments", "old", [{"type": "actions", "elements": [old]}])
+        done = await slack_server.act(
+            "click", user="U0ADA", channel="#payments", ts=ts, action_id="promote_all", wait_s=5
+        )
+        assert await made.private(done) == "This button is not known any more. Nothing was changed. `/canary help`"
+        assert untouched(made)
+
+
+async def test_an_error_of_ours_has_an_id_for_person_and_log(slack_server: SlackServer) -> None:
+    """What we did not foresee is logged with its traceback, and the person reads under which id."""
+    async with office(slack_server, engine=False) as made:
+
+        async def broken() -> None:
+            raise RuntimeError("a bug")
+
+        made.stage.store.rollouts.active = broken  # type: ignore[assignment,method-assign]
+        answer = await made.command("status")
+        assert answer.startswith("Something went wrong in the bot (error 7000).")
+        ((event, error),) = made.stage.telemetry.failures
+        assert event == "slack-request"
+        assert str(error) == "a bug"

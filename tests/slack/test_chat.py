@@ -203,3 +203,14 @@ async def test_when_slack_cannot_tell_it_is_transient(
     for ask in (directory.person("U0ADA"), directory.members("@oncall")):
         with pytest.raises(Transient):
             await ask
+
+
+async def test_a_token_that_may_not_ask_cannot_tell(
+    slack_server: SlackServer, chat: SlackChat, clock: FakeClock
+) -> None:
+    """A missing scope is no answer about a person: it counts as Slack being unable to tell."""
+    await slack_server.put("settings", scopes=["chat:write"])
+    directory = SlackDirectory(chat, clock)
+    for ask in (directory.person("U0ADA"), directory.members("@oncall")):
+        with pytest.raises(Transient, match="the token needs"):
+            await ask

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from bot.adapters.slack.api import SlackApi
-from bot.errors import CanaryError, NotFound
+from bot.adapters.slack.api import SlackApi, SlackRefused
+from bot.errors import CanaryError, NotFound, Transient
 from bot.ports.clock import Clock
 
 REMEMBERED_S = 300.0
@@ -33,7 +33,10 @@ class Groups:
     async def _refresh(self) -> None:
         if self._clock.monotonic() < self._until:
             return
-        answer = await self._api.read("usergroups.list")
+        try:
+            answer = await self._api.read("usergroups.list")
+        except SlackRefused as error:
+            raise Transient(str(error)) from error
         self._by_handle = {str(one["handle"]).lower(): str(one["id"]) for one in answer["usergroups"]}
         self._until = self._clock.monotonic() + REMEMBERED_S
 

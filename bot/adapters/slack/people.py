@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from bot.adapters.slack.api import SlackRefused
 from bot.adapters.slack.chat import SlackChat
 from bot.adapters.slack.groups import REMEMBERED_S
+from bot.errors import Transient
 from bot.ports.clock import Clock
 from bot.ports.people import Person
 
@@ -24,7 +26,7 @@ class SlackDirectory:
         known = self._people.get(user_id)
         if known is not None and known[0] > self._clock.monotonic():
             return known[1]
-        answer = await self._chat.api.read("users.info", user=user_id)
+        answer = await self._asked("users.info", user=user_id)
         person = _person(answer["user"], (await self._chat.myself()).team_id)
         self._people[user_id] = (self._clock.monotonic() + REMEMBERED_S, person)
         return person
@@ -35,10 +37,17 @@ class SlackDirectory:
         known = self._members.get(group_id)
         if known is not None and known[0] > self._clock.monotonic():
             return known[1]
-        answer = await self._chat.api.read("usergroups.users.list", usergroup=group_id)
+        answer = await self._asked("usergroups.users.list", usergroup=group_id)
         members = frozenset(str(user) for user in answer["users"])
         self._members[group_id] = (self._clock.monotonic() + REMEMBERED_S, members)
         return members
+
+    async def _asked(self, method: str, **arguments: str) -> dict[str, Any]:
+        """An answer of Slack's; a token that may not ask cannot tell, which is Transient like any silence."""
+        try:
+            return await self._chat.api.read(method, **arguments)
+        except SlackRefused as error:
+            raise Transient(str(error)) from error
 
 
 def _person(user: dict[str, Any], team_id: str) -> Person:
