@@ -5,6 +5,7 @@ signature. When the store cannot tell, what changes something is refused, and on
 """
 
 import json
+import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
@@ -185,17 +186,23 @@ def build_app(
             enterprise_id=enterprise_id, team_id=team_id, bot_user_id=bot_user, bot_id=bot_id or None, bot_token=""
         )
 
-    app = AsyncApp(
-        name="canary-bot",
-        signing_secret=signing_secret or secrets.token_hex(32),
-        authorize=authorize,
-    )
+    log = logging.getLogger("slack_bolt.AsyncApp")
+    log.addFilter(_says_something)
+    try:
+        app = AsyncApp(name="canary-bot", signing_secret=signing_secret or secrets.token_hex(32), authorize=authorize)
+    finally:
+        log.removeFilter(_says_something)
     doors = Doors(desk, chat, intake, telemetry)
     _refuse_replays(app, doors)
     _commands(app, doors)
     _messages(app, doors, bot_user)
     _buttons(app, doors)
     return app
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """False for Bolt's warning that it will not use SLACK_BOT_TOKEN: the chat's adapter does."""
+    return "SLACK_BOT_TOKEN env variable" not in record.getMessage()
 
 
 def _refuse_replays(app: AsyncApp, doors: Doors) -> None:

@@ -11,7 +11,7 @@ from bot.rollout.gate import Assessment
 from bot.rollout.model import Freeze, HoldReason, Phase, Rollout, Target
 from bot.rollout.plan import DEFAULT_PLAN, Plan
 from bot.rollout.plan import text as plan_text
-from bot.views.blocks import Block, Rendered, context, header, rendered, section, table
+from bot.views.blocks import Block, Rendered, context, header, paragraphs, rendered, section, table
 from bot.views.byhand import by_hand
 from bot.views.escape import code, code_block, date, escape, person, stamp
 from bot.views.gates import gate_table
@@ -188,9 +188,7 @@ def pending(rollouts: Sequence[Rollout]) -> Rendered:
                 )
     if not lines:
         return said("Nothing waits for anybody.")
-    return rendered(
-        f"{counted(len(lines), 'question')} for people:\n" + "\n".join(lines), [section(line) for line in lines]
-    )
+    return rendered(f"{counted(len(lines), 'question')} for people:\n" + "\n".join(lines), paragraphs(lines))
 
 
 def history(rollouts: Sequence[Rollout], service: str) -> Rendered:
@@ -293,7 +291,7 @@ def freezes(standing: Sequence[Freeze]) -> Rendered:
         f"{escape(freeze.reason, 300)}"
         for freeze in standing
     ]
-    return rendered("\n".join(lines), [section(line) for line in lines])
+    return rendered("\n".join(lines), paragraphs(lines))
 
 
 def _scope(freeze: Freeze) -> str:
@@ -309,7 +307,7 @@ def plans(known: Mapping[str, Plan]) -> Rendered:
     if not known:
         return said(f"The catalog has no plans; without one it is `{plan_text(DEFAULT_PLAN)}`.")
     lines = [f"*{escape(name, 80)}*  {code(plan_text(plan), 1000)}" for name, plan in known.items()]
-    return rendered(f"{counted(len(known), 'plan')}.\n" + "\n".join(lines), [section(line) for line in lines])
+    return rendered(f"{counted(len(known), 'plan')}.\n" + "\n".join(lines), paragraphs(lines))
 
 
 def help_all(commands: Sequence[tuple[str, str]], hidden: int) -> Rendered:
@@ -318,7 +316,7 @@ def help_all(commands: Sequence[tuple[str, str]], hidden: int) -> Rendered:
     rest = f"{counted(hidden, 'more verb')} for people with other roles." if hidden else ""
     more = "The same words work after a mention of the bot, in threads too. `/canary help <verb>` says more."
     told = "What you can do: " + ", ".join(line.split()[1] for line, _ in commands)
-    return rendered(escape(told, 1500), [*(section(line) for line in lines), context(escape(more), rest)])
+    return rendered(escape(told, 1500), [*paragraphs(lines), context(escape(more), rest)])
 
 
 def help_one(line: str, summary: str, example: str, aliases: Sequence[str]) -> Rendered:

@@ -60,6 +60,19 @@ def section(mrkdwn: str) -> Block | None:
     return {"type": "section", "text": _mrkdwn(mrkdwn, SECTION)} if mrkdwn.strip() else None
 
 
+def paragraphs(lines: Sequence[str], most: int = 40) -> list[Block | None]:
+    """Many lines in as few sections as they fit into; those beyond `most` sections are counted in a last one."""
+    sections: list[list[str]] = [[]]
+    for index, line in enumerate(lines):
+        if sum(len(one) + 1 for one in sections[-1]) + len(line) > TEXT:
+            if len(sections) == most:
+                sections.append([f"… and {len(lines) - index} more."])
+                break
+            sections.append([])
+        sections[-1].append(cut(line, TEXT))
+    return [section("\n".join(part)) for part in sections]
+
+
 def fields(*pairs: tuple[str, str]) -> Block | None:
     """Titles above values, two beside each other; pairs without value are left out."""
     shown = [_mrkdwn(f"*{title}*\n{value}", FIELD) for title, value in pairs if value]

@@ -105,8 +105,8 @@ def _judged(rollout: Rollout) -> str:
     look = rollout.assessment
     if rollout.current is None or look is None:
         return "" if rollout.current is None else "The gates have not been asked yet at this weight."
-    if look.likely_machine:
-        return f"{_verdicts(look)} {escape(look.likely_machine, 500)}".strip()
+    if look.cause is not None:
+        return f"{_verdicts(look)}\n{escape(look.cause.sentence, 900)}".strip()
     return _verdicts(look)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from bot.rollout.effects import Message, MessageKind, Tone
-from bot.rollout.gate import Assessment, GateReport, Share, Verdict
+from bot.rollout.gate import Assessment, Blame, Cause, GateReport, Share, Verdict
 from bot.rollout.model import (
     Actor,
     Approval,
@@ -74,7 +74,7 @@ assessments = st.builds(
     reports=st.lists(reports, max_size=12).map(tuple),
     share=st.builds(Share, st.one_of(st.none(), st.floats(0, 100)), st.integers(0, 10**7), st.none()),
     nodes_critical=st.lists(texts, max_size=3).map(tuple),
-    likely_machine=texts,
+    cause=st.one_of(st.none(), st.builds(Cause, st.sampled_from(Blame), texts, st.lists(texts, max_size=2).map(tuple))),
 )
 steps = st.lists(st.integers(1, 99), unique=True, max_size=30).map(
     lambda weights: tuple(Step(weight, 600.0, weight % 2 == 0) for weight in (*sorted(weights), 100))

@@ -10,16 +10,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block
 
+from bot.analysis.nodes import Level, NodeHealth
+from bot.errors import UserError
+from bot.ports.mesh import Finding, Severity, Survey
 from bot.rollout.effects import Message
-from bot.rollout.model import Rollout
+from bot.rollout.model import Freeze, Rollout
 from bot.sandbox.slack.blocks import problems
 from bot.views import Rendered, answers, render
 from bot.views.card import card
+from bot.views.dry_run import dry_run
 from bot.views.escape import code, code_block, escape
-from tests.unit.views.strategies import messages, rollouts, texts
+from tests.unit.views.strategies import actors, messages, moments, rollouts, texts
 
-QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=150)
-OURS = re.compile(r"<(!date\^\d+\^[^<>|]*\|[^<>]*|@[UW][A-Z0-9]+|!subteam\^(?:S[A-Z0-9]+|@release-leads))>")
+QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=100)
+OURS = re.compile(
+    r"<(!date\^\d+\^[^<>|]*\|[^<>]*|@[UW][A-Z0-9]+|https://x/y\|Its card|!subteam\^(?:S[A-Z0-9]+|@release-leads))>"
+)
 
 
 def mrkdwn(value: Any) -> list[str]:
@@ -76,6 +82,39 @@ def test_any_answer_is_taken_by_slack(several: list[Rollout], text: str, hint: s
         assert_sendable(answers.nobody_holds([rollout]))
         if rollout.assessment:
             assert_sendable(answers.gates(rollout.target, rollout.assessment, rollout.id, (text,)))
+
+
+freezes = st.builds(Freeze, texts, texts, texts, actors, moments, st.one_of(st.none(), moments))
+findings = st.builds(Finding, texts, st.sampled_from(Severity), texts, texts)
+listed = st.lists(st.tuples(texts, texts, st.lists(texts, max_size=3).map(tuple), texts), max_size=120)
+
+
+@QUIET
+@given(
+    st.lists(freezes, max_size=60), st.lists(findings, max_size=20), listed, rollouts(), st.lists(texts, max_size=40)
+)
+def test_any_listing_is_taken_by_slack(
+    standing: list[Freeze],
+    found: list[Finding],
+    services: list[tuple[str, str, tuple[str, ...], str]],
+    rollout: Rollout,
+    several: list[str],
+) -> None:
+    """The same for freezes, services, plans, nodes, findings, help and dry runs, however long they are."""
+    for freeze in standing[:2]:
+        assert_sendable(answers.frozen(freeze))
+    assert_sendable(answers.freezes(standing))
+    assert_sendable(answers.unfrozen(standing or [Freeze("f", "all", "x", rollout.started_by, 0.0)]))
+    assert_sendable(answers.services(services))
+    assert_sendable(answers.start_usage("/canary start", "start payments", services))
+    assert_sendable(answers.started(rollout, found))
+    assert_sendable(answers.undoing(rollout))
+    assert_sendable(answers.plans(dict.fromkeys(several, rollout.plan)))
+    assert_sendable(answers.nodes([(NodeHealth(name, Level.WARN, (name,)), several) for name in several]))
+    assert_sendable(answers.help_all([(f"/canary help {name}", name) for name in several], 3))
+    assert_sendable(answers.error(UserError(several[0] if several and several[0] else "x", "y"), "https://x/y"))
+    survey = Survey(rollout.target, None, tuple(found), 0, tuple(several))
+    assert_sendable(dry_run("payments", survey, rollout.plan, (), found, several, (None, 12)))
 
 
 @QUIET
