@@ -45,13 +45,19 @@ def _observe_arrival(draft: Draft, look: Assessment) -> None:
         case None if bake.arrived_at is None and waited_out and rollout.held(HoldReason.NOT_ARRIVED) is None:
             at = bake.confirmed_at + rollout.rules.arrival_s
             draft.set(bake=replace(bake, arrived_at=at, covered_until=max(bake.covered_until, at)))
+            why = f" {look.share.note}" if look.share.note else ""
+            draft.note(
+                f"The bake of {rollout.weight_percent}% began {spoken(rollout.rules.arrival_s)} after the weight was "
+                f"set: whether it shows in the traffic cannot be measured.{why}"
+            )
         case False if waited_out and not bake.seen:
             share = "none" if look.share.percent is None else f"{look.share.percent:.1f}%"
-            detail = f"{share} of the traffic reaches the canary instead of {rollout.weight_percent}%"
-            if add_hold(draft, HoldReason.NOT_ARRIVED, detail, BOT):
+            seen = f"{share} of the traffic reaches the canary instead of {rollout.weight_percent}%"
+            why = look.share.note or "Proxies may be stale."
+            if add_hold(draft, HoldReason.NOT_ARRIVED, f"{seen}. {why}".removesuffix("."), BOT):
                 draft.note(
-                    f"Held: {detail}, {spoken(draft.now - bake.confirmed_at)} after the API server took the weight. "
-                    "Proxies may be stale. It goes on by itself when the weight arrives.",
+                    f"Held: {seen}, {spoken(draft.now - bake.confirmed_at)} after the API server took the weight. "
+                    f"{why} It goes on by itself when the weight arrives.",
                     tone=Tone.WAIT,
                 )
         case _:

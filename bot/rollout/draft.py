@@ -200,7 +200,7 @@ def _numbers(rollout: Rollout) -> tuple[object, ...]:
         look.share,
         look.stable_ready,
         look.canary_ready,
-        look.likely_machine,
+        look.cause,
         rollout.bake.covered_s,
     )
 

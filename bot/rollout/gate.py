@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +20,14 @@ class Verdict(StrEnum):
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"
+
+
+class Blame(StrEnum):
+    """What a slow canary is put down to."""
+
+    MACHINE = "likely the machine"
+    RELEASE = "likely the release"
+    UNKNOWN = "cannot tell"
 
 
 class Relation(StrEnum):
@@ -55,6 +64,7 @@ class GateReport:
     `deciding` marks a FAIL that must not wait for `fail_after` (overwhelming evidence, no ready pod).
     `stable_fails` says that stable breaks the same limit: then it is not the release.
     `newest_sample_at` is on Prometheus' clock, epoch seconds; a verdict counts only when it has moved on.
+    `holds` marks a FAIL that speaks against what runs underneath: nothing goes up, and nothing goes back for it.
     """
 
     gate: str
@@ -76,6 +86,7 @@ class GateReport:
     stable_fails: bool = False
     fail_after: int = 2
     fail_total: int = 4
+    holds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +99,24 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Share of the route's requests that reached the canary since the weight was written."""
+    """Share of the route's requests that reached the canary since the weight was written.
+
+    `arrived` None means that it cannot be told; `note` says in a sentence why, or why it may not have arrived.
+    """
 
     percent: float | None
     requests: int
     arrived: bool | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What failing latency gates are put down to: a verdict, a sentence with the evidence, and the gates' names."""
+
+    verdict: Blame
+    sentence: str
+    gates: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +126,7 @@ class Assessment:
     `at` is the moment of the look (our clock), `step` and `weight_percent` what it was made for; a look made for
     another step is void. `stable_ready` and `canary_ready` count ready pods, None when the cluster cannot say.
     `canary_fingerprint` is the canary's pod template and images, "" when unknown.
-    `nodes_critical` names critical nodes under the canary.
+    `nodes_critical` names critical nodes under the canary. `cause` is None while no latency gate fails.
     """
 
     at: float
@@ -115,7 +139,20 @@ class Assessment:
     canary_ready: int | None = None
     canary_fingerprint: str = ""
     nodes_critical: tuple[str, ...] = ()
-    likely_machine: str = ""
+    cause: Cause | None = None
+
+    @property
+    def likely_machine(self) -> str:
+        """The cause's sentence when it is likely the machine, else ""."""
+        return self.cause.sentence if self.cause is not None and self.cause.verdict is Blame.MACHINE else ""
+
+    def machine_explains(self, reports: Iterable[GateReport]) -> bool:
+        """Every one of these reports is of a gate whose failure is likely the machine's."""
+        return (
+            self.cause is not None
+            and self.cause.verdict is Blame.MACHINE
+            and all(report.gate in self.cause.gates for report in reports)
+        )
 
     @property
     def passed(self) -> bool:

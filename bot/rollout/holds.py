@@ -85,9 +85,13 @@ def observe_nodes(draft: Draft, look: Assessment, blamed: str = "") -> None:
         if drop_hold(draft, HoldReason.NODES):
             draft.note(f"The nodes under the canary are well again.{remaining(draft)}", tone=Tone.GOOD)
         return
-    detail = blamed or f"critical nodes under the canary: {', '.join(look.nodes_critical)}"
-    if add_hold(draft, HoldReason.NODES, detail, BOT):
-        draft.note(f"Held: {detail}. It goes on by itself when they are well again; gates stay on.", tone=Tone.WAIT)
+    told = next((report.detail for report in look.reports if report.holds), "")
+    detail = blamed or told or f"critical nodes under the canary: {', '.join(look.nodes_critical)}."
+    if add_hold(draft, HoldReason.NODES, detail.removesuffix("."), BOT):
+        draft.note(
+            f"Held at {draft.rollout.weight_percent}%. {detail} It goes on by itself when that is over; gates stay on.",
+            tone=Tone.WAIT,
+        )
 
 
 def observe_fingerprint(draft: Draft, look: Assessment) -> None:

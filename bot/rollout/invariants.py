@@ -187,15 +187,15 @@ def _must_go(rollout: Rollout, look: Assessment) -> bool:
     if not (rollout.touched and rollout.weight_percent > 0) or look.stable_ready == 0:
         return False
     guilty = [report for report in _deciding(rollout, look) if not report.stable_fails]
-    blamed = look.likely_machine and rollout.rules.on_machine is OnSilence.HOLD
-    return bool(guilty) and not (blamed and not any(report.deciding for report in guilty))
+    blamed = rollout.rules.on_machine is OnSilence.HOLD and look.machine_explains(guilty)
+    return bool(guilty) and not blamed
 
 
 def _deciding(rollout: Rollout, look: Assessment) -> list[GateReport]:
     """FAILs at their limit, counting only those with newer samples than the last counted ones."""
     found = []
     for report in look.reports:
-        if report.verdict is not Verdict.FAIL:
+        if report.verdict is not Verdict.FAIL or report.holds:
             continue
         tally = next((tally for tally in rollout.tallies if tally.gate == report.gate), None)
         newest = look.at if report.newest_sample_at is None else report.newest_sample_at
@@ -354,7 +354,7 @@ def _never_blind(turn: Turn) -> Iterator[str]:
         newest = look.at if report.newest_sample_at is None else report.newest_sample_at
         newer = tally is None or newest > tally.last_sample_at
         total = (tally.total if tally else 0) + (1 if newer else 0)
-        if report.verdict is Verdict.FAIL and counts.get(report.gate, 0) != total:
+        if report.verdict is Verdict.FAIL and not report.holds and counts.get(report.gate, 0) != total:
             yield f"a FAIL of {report.gate} was not counted in {before.phase.value}"
 
 

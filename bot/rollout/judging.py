@@ -33,7 +33,7 @@ def judge(draft: Draft, look: Assessment) -> bool:
         return False
     if not stable_cannot_carry(look.stable_ready):
         drop_hold(draft, HoldReason.STABLE_UNHEALTHY)
-    roll_back(draft, _reason(guilty), GATES, stable_ready=look.stable_ready)
+    roll_back(draft, _reason(guilty, look), GATES, stable_ready=look.stable_ready)
     return draft.rollout.phase in (Phase.ROLLING_BACK, Phase.CANCELLED)
 
 
@@ -44,6 +44,8 @@ def counted(tallies: Sequence[Tally], look: Assessment) -> tuple[Tally, ...]:
     """
     known = {tally.gate: tally for tally in tallies}
     for report in look.reports:
+        if report.holds:
+            continue
         tally = known.get(report.gate, Tally(report.gate))
         newest = look.at if report.newest_sample_at is None else report.newest_sample_at
         if newest <= tally.last_sample_at:
@@ -62,7 +64,8 @@ def counted(tallies: Sequence[Tally], look: Assessment) -> tuple[Tally, ...]:
 def deciding(tallies: Sequence[Tally], look: Assessment) -> list[GateReport]:
     """The FAIL reports that end the rollout: overwhelming by themselves, or at their gate's limit."""
     known = {tally.gate: tally for tally in tallies}
-    return [report for report in look.reports if report.verdict is Verdict.FAIL and _at_limit(report, known)]
+    failing = [report for report in look.reports if report.verdict is Verdict.FAIL and not report.holds]
+    return [report for report in failing if _at_limit(report, known)]
 
 
 def _at_limit(report: GateReport, tallies: dict[str, Tally]) -> bool:
@@ -71,13 +74,12 @@ def _at_limit(report: GateReport, tallies: dict[str, Tally]) -> bool:
 
 
 def _blames_machine(draft: Draft, guilty: Sequence[GateReport], look: Assessment) -> bool:
-    rules = draft.rollout.rules
-    overwhelming = any(report.deciding for report in guilty)
-    return bool(guilty) and bool(look.likely_machine) and not overwhelming and rules.on_machine is OnSilence.HOLD
+    return bool(guilty) and draft.rollout.rules.on_machine is OnSilence.HOLD and look.machine_explains(guilty)
 
 
-def _reason(guilty: Sequence[GateReport]) -> str:
-    return " ".join(f"{report.gate} failed: {report.detail}" for report in guilty)
+def _reason(guilty: Sequence[GateReport], look: Assessment) -> str:
+    reason = " ".join(f"{report.gate} failed: {report.detail}" for report in guilty)
+    return f"{reason} {look.cause.sentence}" if look.cause is not None else reason
 
 
 def _announce(draft: Draft, look: Assessment) -> None:
@@ -91,7 +93,7 @@ def _announce(draft: Draft, look: Assessment) -> None:
             text = f"All gates pass again at {look.weight_percent}%."
         draft.note(text, tone=Tone.GOOD)
         return
-    wanted = [report for report in look.reports if report.verdict is after]
+    wanted = [report for report in look.reports if report.verdict is after and not report.holds]
     words = "fails" if after is Verdict.FAIL else "has too little data"
     draft.note(
         " ".join(f"{report.gate} {words} at {look.weight_percent}%: {report.detail}" for report in wanted),
@@ -100,10 +102,10 @@ def _announce(draft: Draft, look: Assessment) -> None:
 
 
 def _overall(look: Assessment | None) -> Verdict | None:
-    """The worst verdict of a look; None when some gate cannot be measured, which is spoken of elsewhere."""
+    """The worst verdict of a look; None when some gate cannot be measured. That and what holds are told elsewhere."""
     if look is None or not look.reports:
         return None
-    verdicts = {report.verdict for report in look.reports}
+    verdicts = {report.verdict for report in look.reports if not report.holds}
     for verdict in (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE):
         if verdict in verdicts:
             return None if verdict is Verdict.ERROR else verdict

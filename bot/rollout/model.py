@@ -143,7 +143,8 @@ class Target:
 
     `host` is the service's FQDN as metrics know it. `canary_inserted` says that our destination was missing and is
     taken out again on rollback. `total` is what the route's weights sum to and always will. `fingerprint` pins the
-    canary's pod template and images.
+    canary's pod template and images. `other_ways` are ways to the same host that the route does not steer, each in
+    words: with them the share seen at the host is not the route's alone.
     """
 
     service: str
@@ -155,6 +156,7 @@ class Target:
     canary_inserted: bool = False
     total: int = 100
     fingerprint: str = ""
+    other_ways: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 
 from bot.rollout.effects import Decision, Direction, MessageKind, Page, SetWeight
 from bot.rollout.events import Clocked, Due, RouteGone, TookOver, WriteFailed, Written
-from bot.rollout.gate import Share, Verdict
+from bot.rollout.gate import Blame, Cause, Share, Verdict
 from bot.rollout.machine import IllegalEvent, decide
 from bot.rollout.model import ApprovalPolicy, Freeze, HoldReason, OnSilence, Phase, Rules
 from bot.rollout.start import opening, undo
@@ -352,7 +352,8 @@ def test_a_failure_of_the_machine_holds_where_the_rules_say_so() -> None:
         world = begun(rules=replace(RULES, on_machine=silence))
         for _ in range(2):
             world.now += 5
-            world.step(world.look(world.report(Verdict.FAIL), likely_machine="steal on node-2 is 14%"))
+            failing = world.report(Verdict.FAIL)
+            world.step(world.look(failing, cause=Cause(Blame.MACHINE, "Likely the machine.", (failing.gate,))))
             if world.rollout.phase.final:
                 break
         assert world.rollout.phase is phase

@@ -12,7 +12,7 @@ from bot.errors import Unreadable
 from bot.rollout import record
 from bot.rollout.effects import Audit, Message, MessageKind, Tone
 from bot.rollout.events import Reply, Request
-from bot.rollout.gate import Assessment, Coverage, GateReport, GateSpec, Relation, Share, Verdict
+from bot.rollout.gate import Assessment, Blame, Cause, Coverage, GateReport, GateSpec, Relation, Share, Verdict
 from bot.rollout.model import (
     Actor,
     Approval,
@@ -63,7 +63,8 @@ FULL = Rollout(
     tallies=(Tally("p99", 1, 2, START),),
     assessment=Assessment(
         START, 0, 5, (GateReport("p99", Verdict.ERROR, "ü `x` <!channel>", value=0.1, newest_sample_at=START),),
-        Share(4.9, 100, None), Coverage(START, 5.0), 2, None, "abc", ("node-1",), "steal",
+        Share(4.9, 100, None), Coverage(START, 5.0), 2, None, "abc", ("node-1",),
+        Cause(Blame.MACHINE, "steal", ("p99",)),
     ),
     fresh_after=START,
     hurry="full",

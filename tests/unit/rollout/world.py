@@ -17,7 +17,7 @@ from bot.rollout.events import (
     WriteFailed,
     Written,
 )
-from bot.rollout.gate import Assessment, Coverage, GateReport, Share, Verdict
+from bot.rollout.gate import Assessment, Blame, Cause, Coverage, GateReport, Share, Verdict
 from bot.rollout.invariants import violations
 from bot.rollout.machine import TABLE, IllegalEvent, Kind, decide, kind_of
 from bot.rollout.model import (
@@ -403,7 +403,8 @@ def _drawn_look(world: World, a: int, b: int) -> Looked:
         case 7:
             changes["step"] = world.rollout.step + 1
         case 8:
-            changes["likely_machine"] = "steal on node-2 is 14%"
+            blame = (Blame.MACHINE, Blame.MACHINE, Blame.RELEASE, Blame.UNKNOWN)[a % 4]
+            changes["cause"] = Cause(blame, "Steal on node-2 is 14%.", ("error-rate", "p99")[: 1 + b % 2])
         case _:
             pass
     look = world.look(first, second, **changes)
