@@ -237,11 +237,14 @@ def approvals(rollout: Rollout) -> str:
 
 
 def seen_share(rollout: Rollout) -> str:
-    """`24.1% seen in 1,204 requests`."""
+    """`24.1% seen in 1,204 requests`, and why it cannot be told or may not have arrived."""
     look = rollout.assessment
-    if look is None or look.share.percent is None:
+    if look is None:
         return "not seen yet"
-    return f"{share(look.share.percent)} seen in {look.share.requests:,} requests"
+    seen = "not seen yet"
+    if look.share.percent is not None:
+        seen = f"{share(look.share.percent)} seen in {look.share.requests:,} requests"
+    return f"{seen}\n{escape(look.share.note, 300)}" if look.share.note else seen
 
 
 def short_verdict(rollout: Rollout) -> str:

@@ -72,7 +72,7 @@ assessments = st.builds(
     step=st.integers(0, 3),
     weight_percent=st.integers(0, 100),
     reports=st.lists(reports, max_size=12).map(tuple),
-    share=st.builds(Share, st.one_of(st.none(), st.floats(0, 100)), st.integers(0, 10**7), st.none()),
+    share=st.builds(Share, st.one_of(st.none(), st.floats(0, 100)), st.integers(0, 10**7), st.none(), texts),
     nodes_critical=st.lists(texts, max_size=3).map(tuple),
     cause=st.one_of(st.none(), st.builds(Cause, st.sampled_from(Blame), texts, st.lists(texts, max_size=2).map(tuple))),
 )

@@ -114,6 +114,12 @@ def test_wanted_and_observed_stand_beside_each_other() -> None:
     assert "4 min of 10 min" in told
 
 
+def test_a_weight_that_cannot_be_seen_says_why() -> None:
+    """The reason stands below the share, escaped."""
+    look = Assessment(NOW, 1, 25, (GOOD,), Share(None, 12, None, "only 12 requests <yet>"))
+    assert "not seen yet\nonly 12 requests &lt;yet&gt;" in prose(card(at(assessment=look)))
+
+
 def test_the_next_step_is_told_with_its_time() -> None:
     """When the bake ends follows from the last look and the time that is still to be covered."""
     told = prose(card(at()))
