@@ -27,7 +27,6 @@ GAUGES: dict[str, str] = {
 HISTOGRAMS: dict[str, str] = {
     "wake_seconds": "Duration of one wake-up of one rollout",
     "route_write_seconds": "Duration of one write to a route, read back",
-    "acknowledge_seconds": "Time until Slack was acknowledged",
 }
 
 
