@@ -6,7 +6,6 @@ from math import isnan
 from bot.analysis.counts import Counted, count, covered, scrape_interval
 from bot.analysis.facts import fingerprint
 from bot.analysis.gates import GATES
-from bot.analysis.latency import Latencies
 from bot.analysis.latency import sort as sort_latencies
 from bot.analysis.look import (
     BUCKETS,
@@ -20,19 +19,18 @@ from bot.analysis.look import (
     found,
     range_questions,
 )
+from bot.analysis.machine_or_release import cause
 from bot.analysis.nodes import Level, NodeHealth
-from bot.analysis.requests import Traffic, Whose, separable
+from bot.analysis.requests import Traffic, separable
 from bot.analysis.requests import sort as sort_requests
 from bot.analysis.samples import Answer, Query
-from bot.analysis.sentences import milliseconds
-from bot.analysis.share import observe
+from bot.analysis.share import arrival_questions, explained, observe
+from bot.analysis.underneath import underneath_questions
 from bot.errors import CannotMeasure
-from bot.rollout.gate import Assessment, Coverage, GateReport, Share, Verdict
+from bot.rollout.gate import Assessment, Coverage, GateReport, Share
 from bot.rollout.model import Rollout
 
 HTTP = "http"
-FLAT = 1.25
-FLAT_SLACK_MS = 1.0
 
 
 def questions(rollout: Rollout, now: float) -> tuple[Query, ...]:
@@ -49,6 +47,8 @@ def questions(rollout: Rollout, now: float) -> tuple[Query, ...]:
         asked.extend([history] if history else [])
     for spec in rollout.gates:
         asked.extend(GATES[spec.kind].questions(spec, rollout, now))
+    asked.extend(underneath_questions(rollout, now))
+    asked.extend(arrival_questions(rollout))
     return tuple(dict.fromkeys(asked))
 
 
@@ -66,7 +66,7 @@ def assess(
 
     `now` is the moment the answers came in (epoch seconds). Pods are None when the cluster cannot say;
     `canary_baseline` are the canary's pods as pinned at the start, for restarts. `nodes` adds the critical nodes under
-    the canary and lets a slow tail be put down to the machine.
+    the canary and lets a slow tail be put down to the machine or the release.
     """
     begin_at = begin_of(rollout)
     common = {
@@ -82,12 +82,14 @@ def assess(
         return Assessment(reports=(), share=Share(None, 0, None), **common)  # type: ignore[arg-type]
     look = _look(rollout, now, begin_at, answers, canary_pods, stable_pods, canary_baseline)
     reports = tuple(GATES[spec.kind].judge(spec, look) for spec in rollout.gates)
-    share = observe(rollout, look.traffic, look.begin) if isinstance(look.traffic, Traffic) else Share(None, 0, None)
+    share = Share(None, 0, None)
+    if isinstance(look.traffic, Traffic):
+        share = explained(observe(rollout, look.traffic, look.begin), rollout, answers)
     return Assessment(
         reports=reports,
         share=share,
         coverage=_coverage(look, reports),
-        likely_machine=_likely_machine(look, reports, nodes or {}),
+        cause=cause(look, reports, nodes or {}),
         **common,  # type: ignore[arg-type]
     )
 
@@ -181,29 +183,3 @@ def _critical(
     under = {pod.node for pod in canary_pods or ()}
     judged = {name for name, health in nodes.items() if health.level is Level.CRITICAL and name in under}
     return tuple(sorted(judged | set(nodes_critical)))
-
-
-def _likely_machine(look: Look, reports: Sequence[GateReport], nodes: Mapping[str, NodeHealth]) -> str:
-    """A sentence when p99 fails, p50 does not, and the canary's nodes are starved of CPU or disk; else ""."""
-    slow = any(
-        report.verdict is Verdict.FAIL and spec.kind == "p99"
-        for spec, report in zip(look.rollout.gates, reports, strict=True)
-    )
-    if not slow or not isinstance(look.latencies, Latencies):
-        return ""
-    starved = sorted({pod.node for pod in look.canary_pods or () if pod.node in nodes and nodes[pod.node].starved})
-    if not starved:
-        return ""
-    end = look.latencies.counted.newest_at or look.begin
-    for reporter in ("destination", "source", "waypoint"):
-        canary = look.latencies.histogram(look.begin, end, reporter, Whose.CANARY).quantile(0.5)
-        stable = look.latencies.histogram(look.begin, end, reporter, Whose.STABLE).quantile(0.5)
-        if canary is not None and stable is not None:
-            if canary > FLAT * stable + FLAT_SLACK_MS:
-                return ""
-            why = " ".join(reason for name in starved for reason in nodes[name].reasons)
-            return (
-                f"Likely the machine, not the release: p99 fails while p50 is flat ({milliseconds(canary)}, stable "
-                f"{milliseconds(stable)}), and {', '.join(starved)} under the canary is short of CPU or disk. {why}"
-            )
-    return ""

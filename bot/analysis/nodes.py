@@ -2,7 +2,8 @@
 
 Steal and iowait are fractions of a core-second: what the counters of all cores grew between two samples, divided by
 the seconds between them and the number of cores. A level is reached when 3 of the last 5 samples are at it, and left
-when 3 of the last 5 are below and a minute has passed since it last held.
+when 3 of the last 5 are below and a minute has passed since it last held. Pressure (PSI: the share of time in which
+some task waited for CPU, disk or memory) has no level of its own, for a busy node waits as well; it is shown beside.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +12,8 @@ from enum import IntEnum
 from math import isnan
 
 from bot.analysis.facts import NodeFacts
-from bot.analysis.promql import selector
-from bot.analysis.samples import Answer, Query
+from bot.analysis.promql import over, selector
+from bot.analysis.samples import Answer, Query, Series
 from bot.analysis.sentences import duration, percent
 from bot.errors import CannotMeasure
 
@@ -28,6 +29,12 @@ TIME_LOST = Query(f'sum by (instance, node, mode) ({CPU}{{mode=~"iowait|steal"}}
 CORES = Query(f"count by (instance, node) ({selector(CPU, {'mode': 'idle'})})")
 SAMPLED = Query(f"timestamp({selector(CPU, {'mode': 'idle', 'cpu': '0'})})")
 UP = Query('up{job=~".*node.*"}')
+PRESSURE = {
+    f"{what} pressure": Query(f"node_pressure_{series}_waiting_seconds_total")
+    for what, series in (("CPU", "cpu"), ("I/O", "io"), ("memory", "memory"))
+}
+HISTORY_S = 360
+HISTORY_STEP_S = 15
 
 
 class Level(IntEnum):
@@ -88,9 +95,27 @@ class NodeHealth:
     sampled_at: float | None = None
 
     def value(self, mode: str) -> float | None:
-        """The newest sample of `steal` or `iowait`, a fraction; None when there is none."""
+        """The newest sample of `steal`, `iowait` or a pressure, a fraction; None when there is none."""
         signal = self.signals.get(mode)
         return signal.samples[-1] if signal and signal.samples else None
+
+    def lately(self, mode: str) -> float | None:
+        """The mean of its newest three samples, a fraction; None when there is none."""
+        signal = self.signals.get(mode)
+        newest = signal.samples[-NEEDED:] if signal else ()
+        return sum(newest) / len(newest) if newest else None
+
+    @property
+    def lost(self) -> float | None:
+        """The share of CPU time that was lately taken away or waited for disks, the larger; None when not known."""
+        known = [value for mode in MODES if (value := self.lately(mode)) is not None]
+        return max(known, default=None)
+
+    @property
+    def measured(self) -> str:
+        """`steal 15%, iowait 0.4%, CPU pressure 14%`: all that is known in numbers, "" when nothing is."""
+        known = [(name, self.lately(name)) for name in (*MODES, *PRESSURE)]
+        return ", ".join(f"{name} {percent(value)}" for name, value in known if value is not None)
 
     @property
     def starved(self) -> bool:
@@ -100,7 +125,39 @@ class NodeHealth:
 
 def node_questions(now: float) -> tuple[Query, ...]:
     """The node series, a handful of numbers per node; the same for every rollout."""
-    return (TIME_LOST, CORES, SAMPLED, UP)
+    return (TIME_LOST, CORES, SAMPLED, UP, *PRESSURE.values())
+
+
+def node_history_questions() -> tuple[Query, ...]:
+    """The same over the last minutes, for one who begins to watch: a level needs samples one after the other."""
+    return tuple(_history(query) for query in node_questions(0))
+
+
+def judge_node_history(
+    facts: Sequence[NodeFacts],
+    answers: Mapping[Query, Answer | CannotMeasure],
+    now: float,
+    limits: NodeLimits = NodeLimits(),
+) -> dict[str, NodeHealth]:
+    """Judge as one who had watched all along: the answers to `node_history_questions`, moment by moment."""
+    known = {
+        query: answer for query in node_questions(now) if isinstance(answer := answers.get(_history(query)), Answer)
+    }
+    moments = {at for answer in known.values() for series in answer.series for at, _ in series.points}
+    healths: dict[str, NodeHealth] = {}
+    for moment in sorted(moments):
+        then = {query: _at(answer, moment) for query, answer in known.items()}
+        healths = judge_nodes(healths, facts, then, min(moment, now), limits)
+    return judge_nodes(healths, facts, {}, now, limits)
+
+
+def _history(query: Query) -> Query:
+    return Query(over(query.promql, HISTORY_S, HISTORY_STEP_S))
+
+
+def _at(answer: Answer, moment: float) -> Answer:
+    cut = (Series(one.labels, tuple(point for point in one.points if point[0] == moment)) for one in answer.series)
+    return Answer(tuple(series for series in cut if series.points), answer.server_time)
 
 
 def judge_nodes(
@@ -116,22 +173,30 @@ def judge_nodes(
     cores = {name: rows[0][1] for name, rows in _by_node(answers.get(CORES), names).items()}
     sampled = {name: rows[0][1] for name, rows in _by_node(answers.get(SAMPLED), names).items()}
     up = _by_node(answers.get(UP), names)
+    waiting = {name: _by_node(answers.get(query), names) for name, query in PRESSURE.items()}
     judged: dict[str, NodeHealth] = {}
     for node in facts:
         before = previous.get(node.name, NodeHealth(node.name, since=now))
-        signals = {name: signal for name, signal in before.signals.items() if name in (*MODES, "exporter")}
+        signals = {name: one for name, one in before.signals.items() if name in (*MODES, *PRESSURE, "exporter")}
         counters = {labels.get("mode", ""): value for labels, value in lost.get(node.name, ())}
+        waited = {name: rows[node.name][0][1] for name, rows in waiting.items() if node.name in rows}
         at = sampled.get(node.name)
         health = before
         if at is not None and node.name in cores and counters:
             if before.sampled_at is not None and at > before.sampled_at:
-                elapsed_s = (at - before.sampled_at) * max(1.0, cores[node.name])
+                elapsed_s = at - before.sampled_at
                 for mode in MODES:
-                    if mode in counters and counters[mode] >= before.counters.get(mode, counters[mode]):
-                        value = min(1.0, (counters[mode] - before.counters.get(mode, counters[mode])) / elapsed_s)
+                    value = _grown(before.counters, counters, mode, elapsed_s * max(1.0, cores[node.name]))
+                    if value is not None:
                         threshold = limits.steal if mode == "steal" else limits.iowait
                         signals[mode] = _sampled(signals.get(mode, Signal()), mode, value, threshold, now, limits)
-            health = replace(before, counters=counters, sampled_at=at)
+                for name in PRESSURE:
+                    value = _grown(before.counters, waited, name, elapsed_s)
+                    if value is not None:
+                        kept = signals.get(name, Signal())
+                        signals[name] = replace(kept, samples=(*kept.samples, value)[-KEPT:])
+            if before.sampled_at is None or at > before.sampled_at:
+                health = replace(before, counters=counters | waited, sampled_at=at)
         if node.name in up:
             gone = all(value == 0 for _, value in up[node.name])
             reason = "Its node exporter does not answer, so steal and iowait are not known."
@@ -147,6 +212,13 @@ def judge_nodes(
 def node_of(instance: str, facts: Sequence[NodeFacts]) -> str | None:
     """The node that an `instance` (name or address, with or without port) means."""
     return _names(facts).get(_host(instance))
+
+
+def _grown(before: Mapping[str, float], after: Mapping[str, float], name: str, elapsed_s: float) -> float | None:
+    """The fraction of `elapsed_s` by which a counter grew; None when it is not known or began anew."""
+    if name not in before or name not in after or after[name] < before[name]:
+        return None
+    return min(1.0, (after[name] - before[name]) / elapsed_s)
 
 
 def _summed(before: NodeHealth, signals: dict[str, Signal], now: float) -> NodeHealth:

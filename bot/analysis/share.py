@@ -1,16 +1,26 @@
 """The share of a route's requests that reached the canary, and whether the weight has arrived in the traffic.
 
 Measured at the source reporters, whose proxies the route binds, with binomial tolerance: 3.3 standard errors plus half
-a point. Requests whose client left count too: they did reach the canary.
+a point. Requests whose client left count too: they did reach the canary. Istio's series name the host and not the
+route: where requests have other ways to the host, a share that differs from the weight says nothing.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from bot.analysis.requests import NOTHING, Tally, Traffic, Whose, attribute, tolerance
+from bot.analysis.samples import Answer, Query
+from bot.analysis.sentences import duration, number
+from bot.errors import CannotMeasure
 from bot.rollout.gate import Share
 from bot.rollout.model import Rollout
 
 MIN_EXPECTED = 20.0
+SLOW_PUSH_S = 10.0
+PUSH_WINDOW_S = 300
+_CONVERGENCE = "pilot_proxy_convergence_time_bucket"
+CONVERGED = Query(f"sum by (le) (increase({_CONVERGENCE}[{PUSH_WINDOW_S}s]))")
+REJECTED = Query(f"sum by (type) (increase(pilot_total_xds_rejects[{PUSH_WINDOW_S}s]))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,8 @@ def observe(rollout: Rollout, traffic: Traffic, begin: float) -> Share:
 
     `arrived` is True when the share agrees with the weight, over all of the time or its second half or last quarter
     (the first requests may still have gone the old way), and no longer with the weight before; False when there were
-    enough requests to see it and it does not; None when it cannot be told: thin traffic, or no caller with a proxy.
+    enough requests to see it and it does not; None when it cannot be told: thin traffic, no caller with a proxy, or
+    other ways to the host. The note says which.
     """
     share, before = rollout.weight_percent / 100, previous_share(rollout)
     end = traffic.counted.newest_at or begin
@@ -52,8 +63,9 @@ def observe(rollout: Rollout, traffic: Traffic, begin: float) -> Share:
     if whole.both < 1:
         fallback = split(traffic, begin, end, share, "destination")
         if fallback.both < 1:
-            return Share(None, 0, None)
-        return Share(100 * fallback.canary / fallback.both, round(fallback.both), None)
+            return Share(None, 0, None, "There have been no requests since.")
+        outside = "Its callers report nothing: they have no proxy of the mesh, so the route may not bind them."
+        return Share(100 * fallback.canary / fallback.both, round(fallback.both), None, outside)
     for part in (0.0, 0.5, 0.75):
         cut = split(traffic, begin + part * (end - begin), end, share)
         if cut.both < 1 or not cut.agrees(share):
@@ -63,5 +75,49 @@ def observe(rollout: Rollout, traffic: Traffic, begin: float) -> Share:
             return Share(100 * cut.canary / cut.both, round(cut.both), True)
     percent = 100 * whole.canary / whole.both
     if share * whole.both < MIN_EXPECTED:
-        return Share(percent, round(whole.both), None)
-    return Share(percent, round(whole.both), None if whole.agrees(share) else False)
+        expected = f"about {share * whole.both:.0f} requests were to be expected"
+        thin = f"Too few requests: {expected}, {number(MIN_EXPECTED)} would show it."
+        return Share(percent, round(whole.both), None, thin)
+    if whole.agrees(share):
+        return Share(percent, round(whole.both), None, "It is not yet far enough from the weight before.")
+    if rollout.target.other_ways:
+        ways = "; ".join(rollout.target.other_ways)
+        return Share(percent, round(whole.both), None, f"Requests reach the host by other ways as well: {ways}.")
+    return Share(percent, round(whole.both), False)
+
+
+def arrival_questions(rollout: Rollout) -> tuple[Query, ...]:
+    """What istiod says of its pushes; only while a weight has been seen not to arrive."""
+    look = rollout.assessment
+    return (CONVERGED, REJECTED) if look is not None and look.share.arrived is False else ()
+
+
+def explained(share: Share, rollout: Rollout, answers: Mapping[Query, Answer | CannotMeasure]) -> Share:
+    """A share that has not arrived, with its likely cause: what istiod reports of stale proxies."""
+    if share.arrived is not False:
+        return share
+    rejects = _last(answers.get(REJECTED), "type")
+    refused = {kind: count for kind, count in rejects.items() if count > 0}
+    if refused:
+        kinds = ", ".join(f"{number(count)} {kind or 'of unknown type'}" for kind, count in sorted(refused.items()))
+        told = f"proxies refused configuration in the last {duration(PUSH_WINDOW_S)} (pilot_total_xds_rejects: {kinds})"
+        return replace(share, note=f"Likely stale proxies: {told}, so they go on with the route they had.")
+    pushes = {float(bound): count for bound, count in _last(answers.get(CONVERGED), "le").items() if bound}
+    if not pushes:
+        return replace(share, note="Proxies may be stale; istiod's own metrics are not in Prometheus to tell.")
+    total = max(pushes.values())
+    slow = total - max((count for bound, count in pushes.items() if bound <= SLOW_PUSH_S), default=0.0)
+    if total < 0.5:
+        told = f"istiod has not finished a push to any proxy in the last {duration(PUSH_WINDOW_S)}"
+        return replace(share, note=f"Likely stale proxies: {told} (pilot_proxy_convergence_time).")
+    if slow >= 0.5:
+        told = f"{slow:.0f} of {total:.0f} pushes took longer than {duration(SLOW_PUSH_S)} to reach their proxies"
+        return replace(share, note=f"Likely stale proxies: {told} (pilot_proxy_convergence_time).")
+    told = f"istiod's {total:.0f} pushes of the last {duration(PUSH_WINDOW_S)} reached their proxies in time"
+    return replace(share, note=f"Stale proxies are not likely: {told}; callers may hold on to old connections.")
+
+
+def _last(answer: Answer | CannotMeasure | None, label: str) -> dict[str, float]:
+    if not isinstance(answer, Answer):
+        return {}
+    return {one.labels.get(label, ""): one.points[-1][1] for one in answer.series if one.points}

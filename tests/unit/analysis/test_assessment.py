@@ -10,8 +10,9 @@ from bot.analysis.facts import fingerprint
 from bot.analysis.nodes import Level, NodeHealth, Signal
 from bot.analysis.samples import Answer, Query
 from bot.errors import CannotMeasure
+from bot.rollout.gate import Blame
 from bot.rollout.model import Bake
-from tests.unit.analysis.scene import ERROR_RATE, HOST, MISSING, P99, Scene
+from tests.unit.analysis.scene import ERROR_RATE, HOST, MISSING, P99, Scene, pod
 
 
 @pytest.mark.parametrize(
@@ -140,27 +141,36 @@ def test_the_fingerprint_is_the_one_preflight_pins() -> None:
 
 
 def starved(name: str, level: Level = Level.WARN) -> NodeHealth:
-    return NodeHealth(name, level, ("CPU steal is 15% of each core.",), signals={"steal": Signal(level)})
+    lost = Signal(level, samples=(0.15,) * 5)
+    return NodeHealth(name, level, ("CPU steal is 15% of each core.",), signals={"steal": lost})
 
 
 @pytest.mark.parametrize(
-    ("fast_ms", "node", "likely"), [(10.0, "node-2", True), (40.0, "node-2", False), (10.0, "node-1", False)]
+    ("fast_ms", "starved_node", "stable_node", "blame"),
+    [
+        (10.0, "node-2", "node-1", Blame.MACHINE),
+        (10.0, "node-2", "node-2", Blame.RELEASE),
+        (40.0, "node-2", "node-1", Blame.RELEASE),
+        (10.0, "node-1", "node-1", Blame.UNKNOWN),
+    ],
+    ids=["flat p50 on a starved node", "stable is well on the same node", "slow p50", "canary's node not known"],
 )
-def test_a_slow_tail_over_a_flat_middle_on_a_starved_node_is_likely_the_machine(
-    fast_ms: float, node: str, likely: bool
+def test_a_look_says_what_a_failing_p99_is_put_down_to(
+    fast_ms: float, starved_node: str, stable_node: str, blame: Blame
 ) -> None:
-    """p99 fails, p50 flat, steal under the canary: said in words. A slow middle, or another node: not."""
+    """The cause stands beside the verdict, with the evidence and the gates it is about."""
     scene = Scene(P99, weight=50)
+    scene.stable_pods = (pod("payments-v1-a", node=stable_node),)
     scene.metrics.behave(HOST, "v2", slow=0.05, slow_ms=800, fast_ms=fast_ms)
     scene.clock.advance(30)
     now = scene.clock.now()
     answers = asyncio.run(scene.metrics.ask(questions(scene.rollout, now)))
-    look = assess(scene.rollout, now, answers, scene.canary_pods, scene.stable_pods, nodes={node: starved(node)})
+    nodes = {starved_node: starved(starved_node)}
+    look = assess(scene.rollout, now, answers, scene.canary_pods, scene.stable_pods, nodes=nodes)
     assert look.reports[0].verdict == "fail"
-    assert bool(look.likely_machine) is likely
-    if likely:
-        assert "Likely the machine, not the release" in look.likely_machine
-        assert "CPU steal is 15% of each core." in look.likely_machine
+    assert look.cause is not None
+    assert (look.cause.verdict, look.cause.gates) == (blame, ("p99",)), look.cause.sentence
+    assert bool(look.likely_machine) is (blame is Blame.MACHINE)
 
 
 def test_critical_nodes_are_those_under_the_canary() -> None:
