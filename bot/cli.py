@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from bot.sandbox.demo.telling import Say
     from bot.settings import Settings
 
 app = typer.Typer(
@@ -32,7 +33,9 @@ def run() -> None:
 
 @app.command()
 def check(
-    catalog_only: Annotated[bool, typer.Option("--catalog", help="Only read the catalog; nothing is connected.")] = False,
+    catalog_only: Annotated[
+        bool, typer.Option("--catalog", help="Only read the catalog; nothing is connected.")
+    ] = False,
 ) -> None:
     """Try everything the bot needs, one line each; exit status 1 when something is missing."""
     import asyncio
@@ -72,7 +75,7 @@ def demo(
         raise typer.Exit(1) from error
     options = Options(redis=redis, kubeconfig=kubeconfig, prometheus=prometheus, rate=rate, page_port=port)
     wish = Wish(options, exit_when_done or not interactive(), json_path, stories)
-    raise typer.Exit(asyncio.run(run_demo(wish, typer.echo)))
+    raise typer.Exit(asyncio.run(run_demo(wish, _teller())))
 
 
 @app.command()
@@ -81,6 +84,23 @@ def version() -> None:
     from importlib.metadata import version as installed
 
     typer.echo(f"canary-bot {installed('canary-bot')}")
+
+
+def _teller() -> "Say":
+    """Print a line; in a terminal with colours by its tone."""
+    from rich.console import Console
+    from rich.theme import Theme
+
+    tones = {"title": "bold", "person": "cyan", "good": "green", "bad": "red", "wait": "yellow", "quiet": "dim"}
+    console = Console(theme=Theme(tones), highlight=False, soft_wrap=True)
+
+    def say(text: str = "", tone: str = "") -> None:
+        if console.is_terminal:
+            console.print(text, style=tone or None, markup=False)
+        else:
+            typer.echo(text)
+
+    return say
 
 
 def _settings() -> "Settings":

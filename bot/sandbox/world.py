@@ -27,7 +27,10 @@ SCRAPED_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to use instead of the embedded parts ("" means embedded), and the traffic in requests/s per service."""
+    """What to use instead of the embedded parts ("" means embedded), and the traffic in requests/s per service.
+
+    `seeds` are files of further manifests for the embedded API server, `services` those that get traffic (commas).
+    """
 
     redis: str = ""
     kubeconfig: str = ""
@@ -37,6 +40,8 @@ class Options:
     page_port: int = 0
     slack_mode: str = "socket"
     with_page: bool = True
+    seeds: tuple[str, ...] = ()
+    services: str = "payments,checkout"
 
 
 @dataclass(slots=True)
@@ -53,6 +58,7 @@ class World:
     bot_port: int = 0
     bot_lines: list[dict[str, Any]] = field(default_factory=list)
     kube_token: str = field(default_factory=lambda: secrets.token_hex(16))
+    external_kube: str = ""
 
     @property
     def redis_url(self) -> str:
@@ -65,6 +71,10 @@ class World:
     @property
     def bot_url(self) -> str:
         return f"http://127.0.0.1:{self.bot_port}"
+
+    @property
+    def kube_url(self) -> str:
+        return self.external_kube or self.parts["kube"].url
 
     @property
     def page_url(self) -> str:
@@ -85,22 +95,11 @@ class World:
             folder = self.folder / "redis"
             folder.mkdir()
             self.redis = await asyncio.to_thread(start_redis, folder=folder)
-        kube_args = ["--empty"] if self.options.kubeconfig else []
         http_args = ["--mode", "http", "--bot-url", self.bot_url] if self.options.slack_mode == "http" else []
-        await asyncio.gather(
-            self._part("kube", "--token", self.kube_token, *kube_args),
-            self._part("slack", *http_args),
-        )
-        await self._part(
-            "mesh",
-            "--kube",
-            self.url("kube"),
-            "--token",
-            self.kube_token,
-            "--rate",
-            str(self.options.rate),
-            ready_within_s=30.0,
-        )
+        await asyncio.gather(self._start_kube(), self._part("slack", *http_args))
+        cluster = ("--kube", self.kube_url, "--token", self.kube_token)
+        traffic = ("--rate", str(self.options.rate), "--services", self.options.services)
+        await self._part("mesh", *cluster, *traffic, ready_within_s=30.0)
         if not self.options.prometheus:
             mesh = self.parts["mesh"].ready
             targets = [f"istio-mesh={mesh['metrics']}"]
@@ -113,6 +112,14 @@ class World:
             world_file.write_text(json.dumps(self.addresses()))
             port = ("--port", str(self.options.page_port)) if self.options.page_port else ()
             await self._part("page", "--world", str(world_file), *port)
+
+    async def _start_kube(self) -> None:
+        """Start the embedded API server, or read where the given one is."""
+        if self.options.kubeconfig:
+            self.external_kube, self.kube_token = _server(Path(self.options.kubeconfig))
+            return
+        seeds = [word for seed in self.options.seeds for word in ("--seed", seed)]
+        await self._part("kube", "--token", self.kube_token, *seeds)
 
     async def _scraped(self) -> None:
         """Wait until the metrics of the mesh have been scraped: a real Prometheus takes its time before the first."""
@@ -135,7 +142,7 @@ class World:
         """Where everything is, as the page reads it."""
         return {
             "slack": self.url("slack"),
-            "kube": self.url("kube"),
+            "kube": self.kube_url,
             "kube_token": self.kube_token,
             "mesh": self.url("mesh"),
             "prometheus": self.prometheus_url,
@@ -273,6 +280,28 @@ async def _answers_ready(session: aiohttp.ClientSession, url: str) -> bool:
             return response.status == 200
     except (aiohttp.ClientError, TimeoutError):
         return False
+
+
+def _server(kubeconfig: Path) -> tuple[str, str]:
+    """Address and bearer token of a kubeconfig's current context; the sandbox's mesh has no other way to sign in.
+
+    Raises:
+        PartError: the file cannot be read, or says neither.
+    """
+    try:
+        config = yaml.safe_load(kubeconfig.read_text())
+        context = _named(config, "context", config["current-context"])
+        server = str(_named(config, "cluster", context["cluster"])["server"]).rstrip("/")
+        return server, str(_named(config, "user", context["user"])["token"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
+        raise PartError(
+            f"{kubeconfig}: the sandbox needs a kubeconfig whose current context names a server and a user with a "
+            f"`token` ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _named(config: Any, kind: str, name: str) -> Any:
+    return next(entry[kind] for entry in config[f"{kind}s"] if entry["name"] == name)
 
 
 def _kubeconfig(url: str, token: str) -> str:

@@ -53,6 +53,15 @@ class Clients:
         found: list[Json] = (await self.get(f"{self.slack}/_sandbox/messages", channel=channel))["messages"]
         return found
 
+    async def names(self) -> dict[str, str]:
+        """What people read for an id: `@release-leads`, `ada`, `#payments`."""
+        world = await self.get(f"{self.slack}/_sandbox/world")
+        return {
+            **{group["id"]: f"@{group['handle']}" for group in world["groups"]},
+            **{user["id"]: user["name"] for user in world["users"]},
+            **{channel["id"]: f"#{channel['name']}" for channel in world["channels"] if "name" in channel},
+        }
+
     async def route_writes(self, name: str) -> list[Json]:
         """Accepted writes to a VirtualService of the shop, oldest first."""
         writes: list[Json] = await self.get(

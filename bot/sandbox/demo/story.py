@@ -3,19 +3,21 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from bot.sandbox.demo.clients import Clients, Json
 from bot.sandbox.demo.prober import Seen, first_failure
+from bot.sandbox.demo.telling import Say
 
 STORY_S = 90.0
 POLL_S = 0.1
 MARK = "canary-bot.dev/rollout"
 STARTER, APPROVER = "U0ADA", "U0GRACE"
 FAIL_PERCENT, LIMIT, MIN_REQUESTS = 5.0, 0.01, 40
-Say = Callable[[str], None]
+THINKS_S = 1.0
+Shown = Set[tuple[str, str]]
 
 
 class StoryFailed(RuntimeError):
@@ -39,10 +41,10 @@ class Told:
     mark: Json = field(default_factory=dict)
 
 
-async def good_release(clients: Clients, say: Say) -> Told:
-    """`/canary start payments v2`, approve when asked, wait for Promoted."""
+async def good_release(clients: Clients, say: Say, shown: Shown) -> Told:
+    """`/canary start payments v2`, approve when asked (and `shown`), wait for Promoted."""
     told = Told("payments", "#payments", time.time())
-    say("Ada types: /canary start payments v2")
+    say("Ada types: /canary start payments v2", "person")
     await clients.act("command", user=STARTER, channel="C0PAYMENTS", text="/canary start payments v2")
 
     async def approve_when_asked() -> None:
@@ -50,9 +52,12 @@ async def good_release(clients: Clients, say: Say) -> Told:
             return
         for message in await clients.messages(told.channel):
             button = _button(message, "approve")
-            if button is None or float(message["ts"]) < told.started_at:
+            asked_at = float(message["ts"])
+            if button is None or not told.started_at < asked_at < time.time() - THINKS_S:
                 continue
-            say(f"Grace clicks: {button['text']['text']}")
+            if (message["channel"], message["ts"]) not in shown:
+                continue
+            say(f"Grace clicks: {button['text']['text']}", "person")
             told.approved_at, told.approved_by = time.time(), APPROVER
             await clients.act(
                 "click", user=APPROVER, channel=message["channel"], ts=message["ts"], action_id=button["action_id"]
@@ -63,11 +68,11 @@ async def good_release(clients: Clients, say: Say) -> Told:
     return told
 
 
-async def bad_release(clients: Clients, say: Say) -> Told:
+async def bad_release(clients: Clients, say: Say, _shown: Shown) -> Told:
     """checkout v2 fails 5% of its requests; start it and wait for RolledBack, with a prober beside."""
     told = Told("checkout", "#checkout", time.time())
     await clients.fault("mesh", workloads={"checkout-v2": {"fail_percent": FAIL_PERCENT}})
-    say("Ada types: /canary start checkout v2 steps 25%:10s,50%:10s,100%:10s   (v2 fails 5% of its requests)")
+    say("Ada types: /canary start checkout v2 steps 25%:10s,50%:10s,100%:10s", "person")
     await clients.act(
         "command",
         user=STARTER,
@@ -113,7 +118,8 @@ async def _until_final(clients: Clients, told: Told, each: Callable[[], Awaitabl
             await _collect(clients, told)
             said = told.messages[-1]["text"] if told.messages else "nothing was posted"
             raise StoryFailed(
-                f"{told.service} did not end within {STORY_S:.0f} s; its route says {told.mark or 'nothing'}; last: {said}"
+                f"{told.service} did not end within {STORY_S:.0f} s; its route says {told.mark or 'nothing'}; "
+                f"last: {said}"
             )
         await asyncio.sleep(POLL_S)
 
