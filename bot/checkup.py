@@ -6,23 +6,12 @@ from dataclasses import dataclass
 
 from bot.adapters.cluster import KubeCluster
 from bot.adapters.mesh import ROUTERS
+from bot.adapters.slack import SCOPES
 from bot.bootstrap import Parts, connect
 from bot.catalog import CatalogErrors, Reloading
 from bot.errors import CanaryError
 from bot.settings import Settings
 
-SCOPES = (
-    "commands",
-    "chat:write",
-    "chat:write.public",
-    "app_mentions:read",
-    "im:history",
-    "users:read",
-    "usergroups:read",
-    "channels:read",
-    "groups:read",
-    "files:write",
-)
 NODE_RULES = (("", "nodes", ("get", "list", "watch")),)
 LIMIT_S = 10.0
 
