@@ -4,35 +4,48 @@ A test is an e-process: a number that starts at 1 and, while nothing is wrong, i
 one looks. By Ville's inequality it ever reaches 1/alpha with a probability of at most alpha, so FAIL at that line keeps
 the error rate over the whole rollout. It is built as Robbins built it (Robbins 1970, "Statistical methods related to
 the law of the iterated logarithm"): the likelihood ratio of the counts under an alternative against the limit, averaged
-over alternatives fixed beforehand. For counts in time see Lindon and Malek (arXiv 2011.03567) and Lindon, Ham,
-Tingley and Bojinov (arXiv 2205.14762); for bounds that hold at every look Howard, Ramdas, McAuliffe and Sekhon (2021).
+over alternatives fixed beforehand. For counts in time see Lindon and Malek (arXiv 2011.03567), for deployments Lindon,
+Sanden and Shirikian (arXiv 2205.14762), for bounds that hold at every look Howard, Ramdas, McAuliffe and Sekhon (2021).
 
 Absolute limit p0: every request is bad with a probability of at most p0, which may change with time. For an
 alternative p1 > p0 one request multiplies the number by p1/p0 when bad, by (1-p1)/(1-p0) when good; its expectation
 grows with the true probability and is 1 at p0, so it is at most 1 below the limit.
 
-Against stable: the two sides share one unknown, time-varying probability. Given the bad requests of an interval, the
+Against stable: the two sides share one unknown, time-varying probability. Given the bad requests of a stretch, the
 canary's part of them is hypergeometric, with the canary's share of the requests as its mean. The factor is a convex
 function of that part, and of all convex functions a hypergeometric expectation is at most the binomial one (Hoeffding
-1963, theorem 4), for which the factor is 1. A limit of `ratio` times stable's rate weighs the canary's requests so.
+1963, theorem 4), for which the factor is 1. A limit of `ratio` times stable's rate weighs the canary's requests so:
+with n and m requests, s = ratio n / (ratio n + m), a share q > s under the alternative, and requests that fail
+independently with probability ratio p and p, the expectation is at most
+(1 + ratio p (q/s - 1))^n (1 + p ((1-q)/(1-s) - 1))^m <= exp(p (ratio n + m) ((q - s) - (q - s))) = 1.
+A stretch lasts until both sides have had a few requests: in the pieces between two scrapes a thin canary would often
+have none, and all that stable shows in those would be lost. It ends by the number of requests, never by how they went.
 
-A failure that begins late must not be hidden by a long good past: half of the number is put on alternatives that begin
-with the first request, the other half is spread over every later moment at which the release may have turned bad. An
+A failure that begins late must not be hidden by a long good past: a part of the number is put on alternatives that
+begin with the first request, the rest is spread over every later moment at which the release may have turned bad. An
 average of e-processes is one, so alpha is not spent twice.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import exp, inf, lgamma, log, log1p
+from math import exp, inf, lgamma, log, log1p, sqrt
 
-WHOLE = (2.0, 4.0, 8.0, 16.0)
+WHOLE = (1.2, 1.7, 3.0, 9.0)
+WHOLE_WEIGHTS = (0.02, 0.03, 0.40, 0.55)
 LATE = (4.0, 8.0)
-"""Alternatives: how many times worse than the limit, in odds, equally weighed; for failures that hold since the first
-request, and for those that begin later. Chosen by simulation for power at few requests (`make bench`)."""
+"""Alternatives: how many times worse than the limit, in odds; for failures that hold since the first request, and,
+equally weighed, for those that begin later. Chosen by simulation (`make bench`): 3 and 9 for power at few requests, the
+small ones, which cost the others next to nothing, for small effects at many requests."""
 
-LATE_SHARE = 0.5
+LATE_SHARE = 0.4
 WITHIN_HORIZON = 0.75
+TOGETHER = 4
+TOGETHER_S = 300.0
+"""Against stable, requests of each side that are judged together, and for how long they are waited for."""
+
 ALPHA = 0.01
+FADING = 0.995
+MOST_TOGETHER = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +61,33 @@ class Interval:
     stable_requests: float = 0.0
     stable_bad: float = 0.0
 
+    def joined(self, after: "Interval") -> "Interval":
+        """This interval and the one after it as one."""
+        return Interval(
+            self.seconds + after.seconds,
+            self.requests + after.requests,
+            self.bad + after.bad,
+            self.stable_requests + after.stable_requests,
+            self.stable_bad + after.stable_bad,
+        )
+
+
+EMPTY = Interval(0.0, 0.0, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What the requests so far say, as logarithms per alternative; carried from step to step.
 
     `whole` for alternatives that hold since the first request, `late` for those that began at some moment after,
-    `spent` the part of the late half that has been given to moments gone by.
+    `spent` the part of the late share that has been given to moments gone by, `waiting` requests that are not judged
+    yet, because one side has had too few of them (only against stable).
     """
 
     whole: tuple[float, ...] = (0.0,) * len(WHOLE)
     late: tuple[float, ...] = (-inf,) * len(LATE)
     spent: float = 0.0
+    waiting: Interval = EMPTY
 
     @property
     def log_e(self) -> float:
@@ -67,7 +95,8 @@ class Evidence:
         to_come = log1p(-self.spent) if self.spent < 1 else -inf
         return _log_sum(
             (
-                log(1 - LATE_SHARE) - log(len(WHOLE)) + _log_sum(self.whole),
+                log(1 - LATE_SHARE)
+                + _log_sum(log(weight) + one for weight, one in zip(WHOLE_WEIGHTS, self.whole, strict=True)),
                 log(LATE_SHARE) - log(len(LATE)) + _log_sum(self.late),
                 log(LATE_SHARE) + to_come,
             )
@@ -107,24 +136,28 @@ def against_stable(
 ) -> Evidence:
     """The evidence after some more intervals, against a limit of `ratio` times stable's bad fraction (ratio > 0).
 
-    Intervals in which a side had no requests say nothing.
+    Intervals are joined until both sides have had `TOGETHER` requests; what has not come to that within `TOGETHER_S`
+    seconds says nothing. Where the route's weights change, begin with `waiting` empty.
     """
     whole, late = _Walk(evidence.whole), _Walk(evidence.late)
-    spent, at = evidence.spent, began_s
+    spent, at, waiting = evidence.spent, began_s, evidence.waiting
     for interval in intervals:
         begun = begins(at, at + interval.seconds, horizon_s)
         at += interval.seconds
         spent += begun
         late.begin(begun)
-        weighed = ratio * interval.requests
-        if weighed > 0 and interval.stable_requests > 0:
-            whole.step(_shifted(interval, weighed, odds) for odds in WHOLE)
-            late.step(_shifted(interval, weighed, odds) for odds in LATE)
-    return Evidence(tuple(whole.logs), tuple(late.logs), min(1.0, spent))
+        waiting = waiting.joined(interval)
+        if min(waiting.requests, waiting.stable_requests) >= TOGETHER:
+            whole.step(_shifted(waiting, ratio, odds) for odds in WHOLE)
+            late.step(_shifted(waiting, ratio, odds) for odds in LATE)
+            waiting = EMPTY
+        elif waiting.seconds >= TOGETHER_S:
+            waiting = EMPTY
+    return Evidence(tuple(whole.logs), tuple(late.logs), min(1.0, spent), waiting)
 
 
 def begins(since_s: float, until_s: float, horizon_s: float) -> float:
-    """The part of the late half given to failures that begin between two moments of the rollout.
+    """The part of the late share given to failures that begin between two moments of the rollout.
 
     Three quarters of it are spread evenly over the expected length, half of the rest over as much again, half of what
     is left over twice that, and so on: a rollout that is held for long keeps something to give.
@@ -155,15 +188,14 @@ def upper_bound(requests: float, bad: float, alpha: float) -> float:
 def smallest_visible(requests: float, limit: float, alpha: float) -> float | None:
     """The smallest bad fraction above the limit that this many requests would be expected to show; None when none.
 
-    The expected growth of the log e-process is requests times the divergence of the alternative from the limit; what
-    it has to reach is `log(1/alpha)` and the price of averaging.
+    "Expected": about one time in two; a limit's breach that is half as large again is hardly ever missed.
     """
-    if requests * _divergence(1 - 1e-9, limit) < _price(alpha):
+    if requests < requests_to_show(1.0, limit, alpha):
         return None
-    low, high = limit, 1 - 1e-9
+    low, high = limit, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        if requests * _divergence(middle, limit) < _price(alpha):
+        if requests < requests_to_show(middle, limit, alpha):
             low = middle
         else:
             high = middle
@@ -171,8 +203,18 @@ def smallest_visible(requests: float, limit: float, alpha: float) -> float | Non
 
 
 def requests_to_show(fraction: float, limit: float, alpha: float) -> float:
-    """How many requests are expected until a bad fraction above the limit is called; infinite at or below it."""
-    return _price(alpha) / _divergence(fraction, limit) if fraction > limit else inf
+    """How many requests are expected until a bad fraction above the limit is called; infinite when it never is.
+
+    The logarithm of an alternative's part of the e-process grows with every request by `fraction` of what a bad one
+    adds and the rest of what a good one adds; it has to reach `log(1/alpha)` from the logarithm of its weight. The
+    alternative that gets there first.
+    """
+    fastest = inf
+    for weight, (bad, good) in zip(WHOLE_WEIGHTS, _factors(limit, WHOLE), strict=True):
+        growth = fraction * bad + (1 - fraction) * good
+        if growth > 0:
+            fastest = min(fastest, (-log(alpha) - log(1 - LATE_SHARE) - log(weight)) / growth)
+    return fastest
 
 
 def dispersion(intervals: Sequence[Interval]) -> float:
@@ -191,6 +233,44 @@ def dispersion(intervals: Sequence[Interval]) -> float:
         (one.stable_bad - mean * one.stable_requests) ** 2 / (mean * (1 - mean) * one.stable_requests) for one in seen
     )
     return max(1.0, chi_square / (len(seen) - 1))
+
+
+def clearly_worse(bad: float, requests: float, stable_bad: float, stable_requests: float) -> bool:
+    """True when the canary is worse than twice stable, by more than three standard errors (two-proportion z-test).
+
+    Then the release is to blame even though stable breaks the limit too.
+    """
+    rate, stable_rate = bad / requests, stable_bad / stable_requests
+    if rate <= 2 * stable_rate:
+        return False
+    pooled = (bad + stable_bad) / (requests + stable_requests)
+    error = sqrt(pooled * (1 - pooled) * (1 / requests + 1 / stable_requests))
+    return error == 0 or (rate - stable_rate) / error > 3
+
+
+def scattered(
+    scatter: tuple[float, float, float, float], intervals: Iterable[Interval]
+) -> tuple[float, float, float, float]:
+    """The sums behind `clump` after some more intervals: intervals, stable's requests, bad, and bad squared over
+    requests. Older intervals fade, so that what clumped long ago is forgotten."""
+    count, requests, bad, squares = scatter
+    for one in intervals:
+        if one.stable_requests > 0:
+            count, requests = FADING * count + 1, FADING * requests + one.stable_requests
+            bad = FADING * bad + one.stable_bad
+            squares = FADING * squares + one.stable_bad**2 / one.stable_requests
+    return count, requests, bad, squares
+
+
+def clump(scatter: tuple[float, float, float, float]) -> float:
+    """`dispersion` from carried sums, 1 unless it is beyond chance: above three standard errors of a chi square over
+    its degrees of freedom, with at least ten bad requests. At most 10."""
+    count, requests, bad, squares = scatter
+    mean = bad / requests if requests > 0 else 0.0
+    if not 0 < mean < 1 or bad < 10 or count < 3:
+        return 1.0
+    found = (squares - 2 * mean * bad + mean**2 * requests) / (mean * (1 - mean)) / (count - 1)
+    return min(MOST_TOGETHER, found) if found > 1 + 3 * sqrt(2 / (count - 1)) else 1.0
 
 
 def thinned(intervals: Iterable[Interval], by: float) -> list[Interval]:
@@ -223,8 +303,9 @@ def _factors(limit: float, alternatives: Iterable[float]) -> tuple[tuple[float, 
     return tuple((log(one / limit), log1p(-one) - log1p(-limit)) for one in raised)
 
 
-def _shifted(interval: Interval, weighed: float, odds: float) -> float:
+def _shifted(interval: Interval, ratio: float, odds: float) -> float:
     """The logarithm of the likelihood ratio of one interval's bad requests under a canary `odds` times as bad."""
+    weighed = ratio * interval.requests
     share = weighed / (weighed + interval.stable_requests)
     other = odds * weighed / (odds * weighed + interval.stable_requests)
     return interval.bad * log(other / share) + interval.stable_bad * (log1p(-other) - log1p(-share))
@@ -237,14 +318,6 @@ def _begun(at_s: float, horizon_s: float) -> float:
         at_s -= length
         length, share = (length, (1 - WITHIN_HORIZON) / 2) if share == WITHIN_HORIZON else (2 * length, share / 2)
     return part
-
-
-def _price(alpha: float) -> float:
-    return -log(alpha) - log(1 - LATE_SHARE) + log(len(WHOLE))
-
-
-def _divergence(fraction: float, limit: float) -> float:
-    return fraction * log(fraction / limit) + (1 - fraction) * (log1p(-fraction) - log1p(-limit))
 
 
 def _log_beta(first: float, second: float) -> float:
