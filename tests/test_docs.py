@@ -171,7 +171,7 @@ def test_the_catalog_of_the_readme_can_be_used() -> None:
     entry = load(text).entry("payments")
     assert (entry.namespace, entry.route_name, entry.subsets) == ("shop", "payments", ("v1", "v2"))
     assert [step.weight_percent for step in entry.plan.steps if step.approval] == [50]
-    assert {gate.name for gate in entry.gates} == {"error-rate", "p99", "pods", "missing-responses"}
+    assert {gate.name for gate in entry.gates} == {"error-rate", "p99", "pods", "missing-responses", "nodes"}
     assert entry.roles.approvers == ("@release-leads",)
 
 

@@ -80,7 +80,7 @@ def assess(
     }
     if begin_at is None:
         return Assessment(reports=(), share=Share(None, 0, None), **common)  # type: ignore[arg-type]
-    look = _look(rollout, now, begin_at, answers, canary_pods, stable_pods, canary_baseline)
+    look = _look(rollout, now, begin_at, answers, canary_pods, stable_pods, canary_baseline, nodes or {})
     reports = tuple(GATES[spec.kind].judge(spec, look) for spec in rollout.gates)
     share = Share(None, 0, None)
     if isinstance(look.traffic, Traffic):
@@ -102,6 +102,7 @@ def _look(
     canary_pods: Pods | None,
     stable_pods: Pods | None,
     pinned_pods: Pods | None,
+    nodes: Mapping[str, NodeHealth],
 ) -> Look:
     requests_query, requests = _counted(REQUESTS, rollout, now, answers)
     buckets_query, buckets = _counted(BUCKETS, rollout, now, answers)
@@ -126,6 +127,7 @@ def _look(
         stable_pods=stable_pods,
         pinned_pods=pinned_pods,
         queries={REQUESTS: requests_query, BUCKETS: buckets_query},
+        nodes=nodes,
     )
 
 

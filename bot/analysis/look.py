@@ -6,6 +6,7 @@ from typing import Protocol
 
 from bot.analysis.facts import PodFacts
 from bot.analysis.latency import Latencies
+from bot.analysis.nodes import NodeHealth
 from bot.analysis.promql import over, selector
 from bot.analysis.requests import Traffic, hosts
 from bot.analysis.samples import Answer, Query
@@ -58,6 +59,7 @@ class Look:
     stable_pods: Pods | None = None
     pinned_pods: Pods | None = None
     queries: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, NodeHealth] = field(default_factory=dict)
 
     @property
     def share(self) -> float:

@@ -9,7 +9,7 @@ from bot.catalog.schema import GATE_NAME, GateShape
 from bot.errors import UserError
 from bot.rollout.gate import GateSpec, Relation, parse_gate
 
-ALWAYS = (GateSpec("pods", "pods"), GateSpec("missing-responses", "missing-responses"))
+ALWAYS = (GateSpec("pods", "pods"), GateSpec("missing-responses", "missing-responses"), GateSpec("nodes", "nodes"))
 USUAL_MAX = {"error-rate": "1%", "p99": "250ms"}
 BY_DEFAULT = ("error-rate",)
 
@@ -55,13 +55,15 @@ def _place(document: Document, path: Path, name: str) -> Path:
 
 def _always(gate: GateSpec, shape: GateShape) -> GateSpec:
     unfit = [key for key in ("max", "min_requests", "query", "unit") if getattr(shape, key) is not None]
+    if gate.kind == "nodes" and shape.model_dump(exclude_none=True):
+        raise UserError("takes nothing: it holds, and no release fails by it.", "Its levels are under `nodes`.")
     if unfit:
         raise UserError(f"takes no `{unfit[0]}`: it is always judged.", "It takes fail_after and fail_total.")
     return _counted(gate, shape)
 
 
 def _spec(name: str, shape: GateShape) -> GateSpec:
-    if not GATE_NAME.fullmatch(name) or name == "nodes":
+    if not GATE_NAME.fullmatch(name):
         raise UserError("cannot be the name of a gate.", "Names are of a-z, 0-9 and -.")
     if name in USUAL_MAX:
         if shape.query is not None or shape.unit is not None:

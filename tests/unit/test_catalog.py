@@ -79,6 +79,7 @@ class TestReading:
             ("checkout-drop", "custom", 0.5, 0),
             ("pods", "pods", 0.0, 0),
             ("missing-responses", "missing-responses", 0.0, 0),
+            ("nodes", "nodes", 0.0, 0),
         ]
         assert entry.rules == Rules(channel="#payments", mention="@release-leads")
         assert entry.roles == Roles(approvers=("@release-leads", "U012ABCDEF"))
@@ -90,7 +91,7 @@ class TestReading:
         entry = load(text).entry("payments")
         assert entry.plan == DEFAULT_PLAN
         assert entry.rules == Rules()
-        assert [gate.name for gate in entry.gates] == ["error-rate", "pods", "missing-responses"]
+        assert [gate.name for gate in entry.gates] == ["error-rate", "pods", "missing-responses", "nodes"]
         assert load(text).nodes == NodeLimits()
 
     def test_a_service_without_entry_gets_the_defaults(self) -> None:
@@ -196,8 +197,8 @@ class TestGates:
             "gates: {error-rate: off, p99: {}}\n"
             "services: {payments: {gates: {p99: false}}, cart: {gates: {error-rate: {max: 5%}}}}"
         )
-        assert [gate.name for gate in catalog.entry("payments").gates] == ["pods", "missing-responses"]
-        assert [gate.name for gate in catalog.entry("other").gates] == ["p99", "pods", "missing-responses"]
+        assert [gate.name for gate in catalog.entry("payments").gates] == ["pods", "missing-responses", "nodes"]
+        assert [gate.name for gate in catalog.entry("other").gates] == ["p99", "pods", "missing-responses", "nodes"]
         gate = _gate(catalog, "error-rate", "cart")
         assert gate is not None
         assert gate.limit == 0.05
@@ -208,6 +209,7 @@ class TestGates:
         assert gate is not None
         assert (gate.fail_after, gate.fail_total) == (5, 5)
         assert _errors("gates: {pods: off}")[0][2] == "is always judged and cannot be switched off"
+        assert "takes nothing: it holds" in _errors("gates: {nodes: {fail_after: 5}}")[0][2]
 
     def test_tcp_routes_have_no_requests_to_count(self) -> None:
         """They need a gate with a query, and are judged by that and the pods."""
@@ -216,7 +218,7 @@ class TestGates:
         ]
         catalog = load("services: {db: {route: {tcp: main}, gates: {lag: {query: 'x', max: 0, unit: s}}}}")
         entry = catalog.entry("db")
-        assert [gate.name for gate in entry.gates_for(entry.protocol)] == ["lag", "pods"]
+        assert [gate.name for gate in entry.gates_for(entry.protocol)] == ["lag", "pods", "nodes"]
         lag = _gate(catalog, "lag", "db")
         assert lag is not None
         assert (lag.limit, lag.unit) == (0.0, "s")

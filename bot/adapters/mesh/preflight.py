@@ -66,8 +66,8 @@ def alone_on_host(found: Steerable, manifests: Sequence[Manifest]) -> Finding:
     return Finding("hosts", Severity.OK, f"no other VirtualService steers {', '.join(sorted(hosts)) or 'this host'}")
 
 
-def unsteered(found: Steerable, manifests: Sequence[Manifest], host: str) -> Finding:
-    """Lists the ways to the service that do not go through the route."""
+def other_ways(found: Steerable, manifests: Sequence[Manifest], host: str) -> tuple[str, ...]:
+    """The ways to the service that do not go through the route, each in words."""
     ways: list[str] = []
     for place in places(found.manifest):
         if (place.protocol, place.index) != (found.place.protocol, found.place.index) and _sends_to(
@@ -82,6 +82,26 @@ def unsteered(found: Steerable, manifests: Sequence[Manifest], host: str) -> Fin
             ways.append(f"VirtualService {_called(other)} (for {', '.join(gateways)})")
     if MESH_GATEWAY not in _gateways(found.root):
         ways.append("calls from inside the mesh, for the VirtualService is bound to gateways only")
+    return tuple(ways)
+
+
+def mirrored(found: Steerable, manifests: Sequence[Manifest], host: str) -> tuple[str, ...]:
+    """Routes that send copies of requests to the service, each in words: they count in its metrics like any other."""
+    return tuple(
+        f"mirrored requests of {_called(one)}"
+        for one in {_called(one): one for one in (found.manifest, *manifests)}.values()
+        if any(_mirrors_to(route, one, host) for route in (one.get("spec") or {}).get("http") or ())
+    )
+
+
+def _mirrors_to(route: Manifest, manifest: Manifest, host: str) -> bool:
+    namespace = str(manifest["metadata"].get("namespace", ""))
+    copies = [route.get("mirror"), *(entry.get("destination") for entry in route.get("mirrors") or ())]
+    return any(copy and fqdn(str(copy.get("host") or ""), namespace) == host for copy in copies)
+
+
+def unsteered(ways: Sequence[str], host: str) -> Finding:
+    """Lists the ways to the service that do not go through the route."""
     if not ways:
         return Finding("paths", Severity.OK, "every known way to the service goes through the route")
     return Finding(

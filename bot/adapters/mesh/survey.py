@@ -80,7 +80,11 @@ class Surveyor:
 
         stable, stable_pods = await self._resolver.side(sides.stable.destination, namespace, rules, services)
         canary, canary_pods = await self._resolver.side(sides.canary, namespace, rules, services)
-        target = _target(found, sides, wanted, stable, canary, namespace, stable_host, canary_pods)
+        ways = preflight.other_ways(found, manifests, stable_host)
+        target = replace(
+            _target(found, sides, wanted, stable, canary, namespace, stable_host, canary_pods),
+            other_ways=(*ways, *preflight.mirrored(found, manifests, stable_host)),
+        )
         facts = (stable_pods.facts, canary_pods.facts)
         first = max(first_weight, min(100, sides.canary_weight + 1))
         findings = [
@@ -91,7 +95,7 @@ class Surveyor:
             preflight.ready(stable, canary, *facts),
             preflight.unshadowed(found),
             preflight.alone_on_host(found, manifests),
-            preflight.unsteered(found, manifests, stable_host),
+            preflight.unsteered(ways, stable_host),
         ]
         if found.root is not found.manifest and found.root["metadata"].get("uid") != target.route.uid:
             findings += [_delegation_shadowed(found)]

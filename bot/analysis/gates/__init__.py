@@ -6,6 +6,7 @@ from types import MappingProxyType
 from bot.analysis.gates.custom import Custom
 from bot.analysis.gates.error_rate import ErrorRate
 from bot.analysis.gates.missing_responses import MissingResponses
+from bot.analysis.gates.nodes import NodesGate
 from bot.analysis.gates.p99 import P99
 from bot.analysis.gates.pods import PodsGate
 from bot.analysis.look import Gate
@@ -17,5 +18,6 @@ GATES: Mapping[str, Gate] = MappingProxyType(
         "custom": Custom(),
         "pods": PodsGate(),
         "missing-responses": MissingResponses(),
+        "nodes": NodesGate(),
     }
 )

@@ -443,7 +443,7 @@ def test_one_failing_gate_does_not_hide_the_others() -> None:
 
 def test_the_registry_names_every_kind() -> None:
     """The kinds that parser and catalog may use."""
-    assert set(GATES) == {"error-rate", "p99", "custom", "pods", "missing-responses"}
+    assert set(GATES) == {"error-rate", "p99", "custom", "pods", "missing-responses", "nodes"}
 
 
 def test_nothing_is_asked_before_the_first_weight() -> None:
