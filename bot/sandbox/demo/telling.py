@@ -70,11 +70,16 @@ class Echo:
         return unescape(_REFERENCE.sub(name, text)).strip()
 
     def _unsaid(self, text: str) -> str:
-        """The text without the long sentences that were printed before."""
+        """The text without the long sentences that were printed before, and without the short ends of such."""
         if text in self._said:
             return ""
         sentences = _SENTENCE.split(text)
-        new = [part for part in sentences if len(part) < _LONG_CHARS or part not in self._said]
+        new: list[str] = []
+        repeated = False
+        for part in sentences:
+            repeated = part in self._said if len(part) >= _LONG_CHARS else repeated
+            if not repeated:
+                new.append(part)
         self._said |= {text, *sentences}
         return " ".join(new).removesuffix(":")
 
