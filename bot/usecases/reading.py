@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bot.analysis.assessment import assess, questions
 from bot.analysis.facts import PodFacts
-from bot.analysis.nodes import NodeHealth, judge_nodes, node_questions
+from bot.analysis.nodes import NodeHealth, judge_node_history, node_history_questions
 from bot.errors import Permanent, Transient, UserError
 from bot.ports.mesh import Wanted
 from bot.rollout.gate import Assessment
@@ -94,6 +94,7 @@ async def gates(desk: Desk, service: str, namespace: str = "") -> GatesLook:
         answers,
         canary_pods=await _pods(desk, rollout.target, rollout.target.canary),
         stable_pods=await _pods(desk, rollout.target, rollout.target.stable),
+        nodes=await _nodes_if_known(desk, now),
     )
     return GatesLook(rollout.target, assessment, active[0] if active else None, tuple(query.promql for query in asked))
 
@@ -135,10 +136,7 @@ async def _imagined(desk: Desk, service: str, namespace: str, now: float) -> Rol
 async def nodes(desk: Desk) -> tuple[NodeView, ...]:
     """Every node with its health judged from the last minutes, worst first, and the rollouts it touches."""
     now = desk.clock.now()
-    asked = node_questions(now)
-    facts = await desk.cluster.nodes()
-    answers = await desk.metrics.ask(asked)
-    healths = judge_nodes({}, facts, answers, now, desk.catalog().nodes)
+    healths = await _healths(desk, now)
     touched: dict[str, set[str]] = {}
     for rollout in await status(desk):
         for side in (rollout.target.canary, rollout.target.stable):
@@ -146,6 +144,20 @@ async def nodes(desk: Desk) -> tuple[NodeView, ...]:
                 touched.setdefault(pod.node, set()).add(rollout.id)
     views = [NodeView(health, tuple(sorted(touched.get(name, ())))) for name, health in healths.items()]
     return tuple(sorted(views, key=lambda view: (-view.health.level, view.health.name)))
+
+
+async def _healths(desk: Desk, now: float) -> Mapping[str, NodeHealth]:
+    """Nodes by name, judged from the last minutes: whoever asks has not watched them."""
+    facts = await desk.cluster.nodes()
+    answers = await desk.metrics.ask(node_history_questions())
+    return judge_node_history(facts, answers, now, desk.catalog().nodes)
+
+
+async def _nodes_if_known(desk: Desk, now: float) -> Mapping[str, NodeHealth]:
+    try:
+        return await _healths(desk, now)
+    except (Transient, Permanent):
+        return {}
 
 
 def plans(desk: Desk) -> Mapping[str, Plan]:

@@ -251,6 +251,7 @@ def nodes(views: Sequence[tuple[NodeHealth, Sequence[str]]]) -> Rendered:
             LEVELS[health.level],
             _fraction(health.value("steal")),
             _fraction(health.value("iowait")),
+            _fraction(health.value("CPU pressure")),
             " ".join(health.reasons),
             ", ".join(rollouts),
         )
@@ -258,8 +259,8 @@ def nodes(views: Sequence[tuple[NodeHealth, Sequence[str]]]) -> Rendered:
     ]
     bad = [health.name for health, _ in views if health.level is not Level.OK]
     told = f"{counted(len(views), 'node')}, {f'{len(bad)} with trouble: ' + ', '.join(bad) if bad else 'all healthy'}."
-    heads = ("Node", "State", "Steal", "Iowait", "Why", "Rollouts")
-    return rendered(escape(told, 1500), [table(heads, rows, right=(2, 3))])
+    heads = ("Node", "State", "Steal", "Iowait", "CPU pressure", "Why", "Rollouts")
+    return rendered(escape(told, 1500), [table(heads, rows, right=(2, 3, 4))])
 
 
 def _fraction(value: float | None) -> str:

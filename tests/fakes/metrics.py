@@ -91,7 +91,8 @@ class _Counter:
 
 class FakeMetrics:
     """Implements the Metrics port. `broken` makes every question fail with that text; `skew_s` sets the server's clock
-    apart; `answers` maps the text of other queries (custom gates, nodes) to (labels, value) rows or a CannotMeasure."""
+    apart; `answers` maps the text of other queries (custom gates, nodes) to (labels, value) rows, an Answer, or a
+    CannotMeasure."""
 
     def __init__(self, now: Callable[[], float], *, scrape_s: float = 1.0) -> None:
         self.now = now
@@ -99,7 +100,7 @@ class FakeMetrics:
         self.started_at = now()
         self.broken = ""
         self.skew_s = 0.0
-        self.answers: dict[str, Sequence[tuple[Mapping[str, str], float]] | CannotMeasure] = {}
+        self.answers: dict[str, Sequence[tuple[Mapping[str, str], float]] | Answer | CannotMeasure] = {}
         self.asked: list[Query] = []
         self.down: list[tuple[float, float]] = []
         self._services: dict[str, Service] = {}
@@ -159,7 +160,7 @@ class FakeMetrics:
         at = (query.at if query.at is not None else self.now()) + self.skew_s
         if query.promql in self.answers:
             rows = self.answers[query.promql]
-            if isinstance(rows, CannotMeasure):
+            if isinstance(rows, CannotMeasure | Answer):
                 return rows
             return Answer(tuple(Series(dict(labels), ((at, value),)) for labels, value in rows), at)
         moments = _MOMENTS.match(query.promql)
