@@ -1,11 +1,14 @@
 """One look at a rollout: which questions it needs, and what their answers say. Both pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import isnan
+from typing import TypeVar
 
 from bot.analysis.counts import Counted, count, covered, scrape_interval
 from bot.analysis.facts import fingerprint
 from bot.analysis.gates import GATES
+from bot.analysis.latency import Latencies
 from bot.analysis.latency import sort as sort_latencies
 from bot.analysis.look import (
     BUCKETS,
@@ -17,6 +20,7 @@ from bot.analysis.look import (
     coverage_found,
     coverage_question,
     found,
+    past_found,
     range_questions,
 )
 from bot.analysis.machine_or_release import cause
@@ -26,11 +30,14 @@ from bot.analysis.requests import sort as sort_requests
 from bot.analysis.samples import Answer, Query
 from bot.analysis.share import arrival_questions, explained, observe
 from bot.analysis.underneath import underneath_questions
+from bot.analysis.weighing import kept, weigh
 from bot.errors import CannotMeasure
-from bot.rollout.gate import Assessment, Coverage, GateReport, Share
-from bot.rollout.model import Rollout
+from bot.rollout.gate import Assessment, Coverage, GateReport, GateSpec, Share
+from bot.rollout.model import HoldReason, Rollout, Target
 
 HTTP = "http"
+
+Sorted = TypeVar("Sorted", Traffic, Latencies)
 
 
 def questions(rollout: Rollout, now: float) -> tuple[Query, ...]:
@@ -81,7 +88,8 @@ def assess(
     if begin_at is None:
         return Assessment(reports=(), share=Share(None, 0, None), **common)  # type: ignore[arg-type]
     look = _look(rollout, now, begin_at, answers, canary_pods, stable_pods, canary_baseline, nodes or {})
-    reports = tuple(GATES[spec.kind].judge(spec, look) for spec in rollout.gates)
+    look = replace(look, weighed=weigh(look))
+    reports = tuple(GATES[spec.kind].judge(spec, look) for spec in rollout.gates if _means_something(spec, rollout))
     share = Share(None, 0, None)
     if isinstance(look.traffic, Traffic):
         share = explained(observe(rollout, look.traffic, look.begin), rollout, answers)
@@ -90,8 +98,14 @@ def assess(
         share=share,
         coverage=_coverage(look, reports),
         cause=cause(look, reports, nodes or {}),
+        evidence=kept(look),
         **common,  # type: ignore[arg-type]
     )
+
+
+def _means_something(spec: GateSpec, rollout: Rollout) -> bool:
+    """With somebody else's weights on the route, nothing says how many requests the canary should have had."""
+    return spec.kind != "missing-responses" or rollout.held(HoldReason.DRIFT) is None
 
 
 def _look(
@@ -127,8 +141,24 @@ def _look(
         stable_pods=stable_pods,
         pinned_pods=pinned_pods,
         queries={REQUESTS: requests_query, BUCKETS: buckets_query},
+        past_traffic=_sorted(sort_requests, rollout, past_found(REQUESTS, rollout, answers)),
+        past_latencies=_sorted(sort_latencies, rollout, past_found(BUCKETS, rollout, answers)),
         nodes=nodes,
     )
+
+
+def _sorted(
+    sort: Callable[[Target, Counted], Sorted], rollout: Rollout, answers: Sequence[Answer | CannotMeasure]
+) -> Sorted | CannotMeasure | None:
+    """The same time yesterday, counted; None when no gate asked for it."""
+    if not answers:
+        return None
+    good = []
+    for answer in answers:
+        if isinstance(answer, CannotMeasure):
+            return answer
+        good.append(answer)
+    return sort(rollout.target, count(good[0], good[1] if len(good) > 1 else None))
 
 
 def _counted(metric: str, rollout: Rollout, now: float, answers: Answers) -> tuple[str, Counted | CannotMeasure | None]:

@@ -44,6 +44,8 @@ class Counted:
     """All series of one question.
 
     `raw_times` are the moments of its raw samples, ascending, `interval_s` the scrape interval that they show.
+    `settled_at` is the moment up to which every target that is still scraped has been seen: nothing before it can
+    change any more, however late the scrapes of a target come in.
     """
 
     counters: tuple[Counter, ...]
@@ -52,6 +54,7 @@ class Counted:
     newest_at: float | None
     server_time: float | None
     warnings: tuple[str, ...] = ()
+    settled_at: float | None = None
 
 
 def count(answer: Answer, older: Answer | None = None) -> Counted:
@@ -71,7 +74,16 @@ def count(answer: Answer, older: Answer | None = None) -> Counted:
     raw_times = tuple(sorted({time for _, points in raw for time, _ in points}))
     warnings = answer.warnings + (older.warnings if older else ())
     newest_at = raw_times[-1] if raw_times else None
-    return Counted(counters, raw_times, interval_s, newest_at, answer.server_time, tuple(dict.fromkeys(warnings)))
+    settled_at = None
+    if newest_at is not None:
+        last_of_target: dict[tuple[str, ...], float] = {}
+        for _, target, points in rows:
+            last_of_target[target] = max(last_of_target.get(target, 0.0), points[-1][0])
+        alive_since = newest_at - GAP_INTERVALS * interval_s
+        settled_at = min(last for last in (newest_at, *last_of_target.values()) if last >= alive_since)
+    return Counted(
+        counters, raw_times, interval_s, newest_at, answer.server_time, tuple(dict.fromkeys(warnings)), settled_at
+    )
 
 
 def scrape_interval(series: Iterable[Iterable[tuple[float, float]]]) -> float:

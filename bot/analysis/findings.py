@@ -18,7 +18,10 @@ _WHERE = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One reporter's view of one window; `detail` is a sentence without its end, `badness` orders like with like."""
+    """One reporter's view of one window; `detail` is a sentence without its end, `badness` orders like with like.
+
+    `doubtful` says that much speaks against the release without deciding it, `bound` is the limit as a bad fraction.
+    """
 
     verdict: Verdict
     detail: str
@@ -32,6 +35,8 @@ class Finding:
     newest_at: float | None = None
     deciding: bool = False
     stable_fails: bool = False
+    doubtful: bool = False
+    bound: float | None = None
 
 
 def where(reporter: str) -> str:
@@ -43,11 +48,15 @@ def worst(findings: Sequence[Finding]) -> Finding:
     """The finding that speaks for the gate.
 
     A FAIL of the release alone before a FAIL that stable shares, a deciding one first. Without a FAIL the PASS nearest
-    to its limit, since a reporter that few callers use need not hold up the other. Else the one that has most samples.
+    to its limit, since a reporter that few callers use need not hold up the other; but one that has seen much against
+    the release does. Else the one that has most samples.
     """
     failing = [finding for finding in findings if finding.verdict is Verdict.FAIL]
     if failing:
         return max(failing, key=lambda one: (not one.stable_fails, one.deciding, one.badness))
+    doubtful = [finding for finding in findings if finding.doubtful]
+    if doubtful:
+        return max(doubtful, key=lambda one: one.badness)
     passing = [finding for finding in findings if finding.verdict is Verdict.PASS]
     if passing:
         return max(passing, key=lambda one: one.badness)

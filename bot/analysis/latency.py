@@ -78,6 +78,15 @@ class Latencies:
             sums[bound] = sums.get(bound, 0.0) + counter.increase(begin, end)
         return Histogram(tuple(_monotonic(sums)))
 
+    def together(self, begin: float, end: float, reporter: str) -> Histogram:
+        """The same over all sides, also those that are neither stable nor canary."""
+        sums: dict[float, float] = {}
+        for (seen_by, _), buckets in self.groups.items():
+            if seen_by == reporter:
+                for bound, counter in buckets:
+                    sums[bound] = sums.get(bound, 0.0) + counter.increase(begin, end)
+        return Histogram(tuple(_monotonic(sums)))
+
     def newest(self, reporter: str, side: Whose) -> float | None:
         """Newest sample of a side at a reporter, epoch seconds on Prometheus' clock."""
         return max((counter.times[-1] for _, counter in self.groups.get((reporter, side), ())), default=None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil, log
 from typing import Protocol
 
 from bot.analysis.facts import PodFacts
@@ -12,13 +13,15 @@ from bot.analysis.requests import Traffic, hosts
 from bot.analysis.samples import Answer, Query
 from bot.analysis.windows import LADDER, LEAD_S, LONG, RECENT, RECENT_S, Rung, reaching
 from bot.errors import CannotMeasure
-from bot.rollout.gate import GateReport, GateSpec, Verdict
+from bot.rollout.gate import GateEvidence, GateReport, GateSpec, Verdict
 from bot.rollout.model import Rollout, Target
 
 REQUESTS = "istio_requests_total"
 BUCKETS = "istio_request_duration_milliseconds_bucket"
 MAX_SKEW_S = 5.0
 STALE_S = 60.0
+
+DAY_S = 86_400.0
 
 Answers = Mapping[Query, Answer | CannotMeasure]
 Pods = tuple[PodFacts, ...]
@@ -39,12 +42,40 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """One gate's sequential tests at one reporter after this look.
+
+    `log_e` is the logarithm of its e-process, FAIL at -log(alpha). `clump` is what counts were divided by because that
+    many requests fail together. `excused` says that stable breaks the same limit now and the canary is not clearly
+    worse: what was seen since the look before then does not count.
+    """
+
+    evidence: GateEvidence
+    alpha: float
+    log_e: float
+    clump: float = 1.0
+    excused: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """The evidence against the release has reached 1/alpha."""
+        return self.log_e >= -log(self.alpha)
+
+    @property
+    def doubts(self) -> bool:
+        """The evidence is halfway there (in orders of magnitude): no time to give the release more traffic."""
+        return self.log_e >= -0.5 * log(self.alpha)
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """One look: `traffic` and `latencies` are None when not asked for, or why they could not be had.
 
     `begin` is one scrape after the weight was confirmed, `arrived_at` when it was seen in the traffic, both on
     Prometheus' clock as nearly as it is known. `share` is the canary's weight as a fraction, `canary_pods` and
     `stable_pods` are None when the cluster cannot say, `pinned_pods` are the canary's at the start of the rollout.
+    `past_traffic` and `past_latencies` are those of the same time yesterday, where a gate compares with them. `weighed`
+    are the sequential tests by gate and reporter.
     """
 
     rollout: Rollout
@@ -60,6 +91,9 @@ class Look:
     pinned_pods: Pods | None = None
     queries: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, NodeHealth] = field(default_factory=dict)
+    past_traffic: Traffic | CannotMeasure | None = None
+    past_latencies: Latencies | CannotMeasure | None = None
+    weighed: Mapping[tuple[str, str], Weighed] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -118,6 +152,18 @@ def range_questions(metric: str, rollout: Rollout, now: float) -> tuple[Query, .
     if not rung.resolution_s:
         return (Query(over(series, rung.window_s)),)
     return (Query(over(series, RECENT.window_s)), Query(over(series, rung.window_s, rung.resolution_s)))
+
+
+def past_questions(metric: str, rollout: Rollout, now: float) -> tuple[Query, ...]:
+    """The same questions of the same time yesterday; the moment in whole seconds, so that they can be shared."""
+    return tuple(Query(query.promql, ceil(now) - DAY_S) for query in range_questions(metric, rollout, now))
+
+
+def past_found(metric: str, rollout: Rollout, answers: Answers) -> tuple[Answer | CannotMeasure, ...]:
+    """The answers about yesterday, raw samples first; none when no gate asked for them."""
+    series = selector(metric, {"destination_service": hosts(rollout.target)})
+    asked = [query for query in answers if query.at is not None and query.promql.startswith(f"{series}[")]
+    return tuple(answers[query] for query in sorted(asked, key=lambda query: ":" in query.promql.rpartition("[")[2]))
 
 
 def coverage_question(rollout: Rollout, now: float) -> Query | None:

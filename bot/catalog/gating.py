@@ -7,7 +7,7 @@ from bot.analysis.promql import template_errors
 from bot.catalog.document import Document, Path
 from bot.catalog.schema import GATE_NAME, GateShape
 from bot.errors import UserError
-from bot.rollout.gate import GateSpec, Relation, parse_gate
+from bot.rollout.gate import SEQUENTIAL, YESTERDAY, GateSpec, Relation, parse_gate
 
 ALWAYS = (GateSpec("pods", "pods"), GateSpec("missing-responses", "missing-responses"), GateSpec("nodes", "nodes"))
 USUAL_MAX = {"error-rate": "1%", "p99": "250ms"}
@@ -54,7 +54,9 @@ def _place(document: Document, path: Path, name: str) -> Path:
 
 
 def _always(gate: GateSpec, shape: GateShape) -> GateSpec:
-    unfit = [key for key in ("max", "min_requests", "query", "unit") if getattr(shape, key) is not None]
+    unfit = [
+        key for key in ("max", "min_requests", "query", "judge", "against", "unit") if getattr(shape, key) is not None
+    ]
     if gate.kind == "nodes" and shape.model_dump(exclude_none=True):
         raise UserError("takes nothing: it holds, and no release fails by it.", "Its levels are under `nodes`.")
     if unfit:
@@ -68,8 +70,23 @@ def _spec(name: str, shape: GateShape) -> GateSpec:
     if name in USUAL_MAX:
         if shape.query is not None or shape.unit is not None:
             raise UserError("has a query and unit of its own.", "Give a gate of another name a query.")
-        return _counted(parse_gate(f"{name}<{shape.max or USUAL_MAX[name]}"), shape)
+        return _counted(_judged(parse_gate(f"{name}<{shape.max or USUAL_MAX[name]}"), shape), shape)
+    if shape.judge == SEQUENTIAL:
+        raise UserError("judge: a query gives a value, not counts, so it can only be `threshold`.")
+    if shape.against is not None:
+        raise UserError("against: a query says itself what it compares with, by `offset`.")
     return _counted(_custom(name, shape), shape)
+
+
+def _judged(spec: GateSpec, shape: GateShape) -> GateSpec:
+    spec = replace(spec, judge=shape.judge or spec.judge, against=shape.against or spec.against)
+    if shape.against is None:
+        return spec
+    if spec.relation is Relation.ABSOLUTE:
+        raise UserError(f"against: {shape.max or USUAL_MAX[spec.name]} is compared with nothing.", "`max: 1.2x` is.")
+    if spec.against == YESTERDAY and not spec.sequential:
+        raise UserError("against: a threshold is compared with stable only.", "Leave `judge` away.")
+    return spec
 
 
 def _custom(name: str, shape: GateShape) -> GateSpec:

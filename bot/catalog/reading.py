@@ -277,6 +277,7 @@ def _rules(defaults: CommonShape, own: CommonShape, roles: Roles) -> Rules:
         "on_machine": _silence(value("on_machine")),
         "arrival_s": value("arrival"),
         "channel": value("channel"),
+        "alpha": value("alpha"),
         "mention": value("mention") or next(iter(roles.approvers), None),
     }
     approval = _approval(defaults.approval, own.approval)

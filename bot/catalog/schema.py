@@ -79,6 +79,10 @@ def _on_silence(value: Any) -> Any:
     return re.sub(r"[ -]", "_", value) if isinstance(value, str) else value
 
 
+def _against(value: Any) -> Any:
+    return "yesterday" if value == "same time yesterday" else value
+
+
 def _distinct(values: list[str]) -> list[str]:
     if len(set(values)) != len(values):
         raise ValueError("names something twice")
@@ -107,6 +111,7 @@ Name = Annotated[str, _word(SERVICE_NAME, "a name as Kubernetes has them")]
 Person = Annotated[str, _word(_PERSON, "a Slack user id (U012ABCDEF), group id (S012ABCDEF) or group (@release-leads)")]
 Channel = Annotated[str, _word(_CHANNEL, 'a channel such as "#deploys" (in quotes: # begins a comment) or its id')]
 People = Annotated[list[Person], AfterValidator(_distinct)]
+Against = Annotated[Literal["stable", "yesterday"], BeforeValidator(_against)]
 OnSilence = Annotated[Literal["roll_back", "hold"], BeforeValidator(_on_silence)]
 
 
@@ -153,6 +158,10 @@ class CommonShape(Shape):
     )
     arrival: Duration | None = Field(
         default=None, description="How long a new weight is waited for in the traffic before the bake begins; 60s."
+    )
+    alpha: Percent | None = Field(
+        default=None,
+        description="How often, over a whole rollout, a release that keeps its limits may be failed; 1%.",
     )
     approval: ApprovalShape | None = Field(default=None, description="See below.")
     starters: People | None = Field(default=None, description="Who may start and promote; empty: every full member.")
@@ -217,6 +226,13 @@ class GateShape(Shape):
         default=None,
         min_length=1,
         description="PromQL of a custom gate, one number: see below for what can be filled in.",
+    )
+    judge: Literal["sequential", "threshold"] | None = Field(
+        default=None,
+        description="`sequential` (error-rate, p99): evidence from counts; `threshold` (custom): a value over `max`.",
+    )
+    against: Against | None = Field(
+        default=None, description="What `1.2x` multiplies: `stable` (default) or `same time yesterday`."
     )
     unit: str | None = Field(default=None, max_length=20, description="What a custom gate's number is called.")
 

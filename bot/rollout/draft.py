@@ -210,5 +210,9 @@ def _durable(rollout: Rollout) -> Rollout:
     tallies = tuple(tally for tally in rollout.tallies if tally.total)
     holds = tuple(replace(hold, detail="") for hold in rollout.holds)
     return rollout.with_(
-        assessment=None, tallies=tallies, holds=holds, bake=replace(rollout.bake, covered_s=0.0, covered_until=0.0)
+        assessment=None,
+        evidence=(),
+        tallies=tallies,
+        holds=holds,
+        bake=replace(rollout.bake, covered_s=0.0, covered_until=0.0),
     )

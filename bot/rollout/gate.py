@@ -9,6 +9,10 @@ from enum import StrEnum
 from bot.errors import UserError
 
 MIN_REQUESTS = {"error-rate": 50, "p99": 500}
+SEQUENTIAL = "sequential"
+THRESHOLD = "threshold"
+STABLE = "stable"
+YESTERDAY = "yesterday"
 _WITHOUT_LIMIT = ("pods", "missing-responses", "nodes")
 _GATE = re.compile(r"\s*([a-zA-Z][a-zA-Z0-9_-]*)\s*(<=?)\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(%|[a-zA-Z]*)\s*")
 
@@ -42,7 +46,9 @@ class GateSpec:
     """One gate as fixed at the start of a rollout; a later reload of the catalog does not change it.
 
     `limit` is a fraction (0.01 is 1%) for `error-rate`, milliseconds for an absolute `p99`, a factor for relative
-    limits, and in `unit` for custom gates. `query` is the PromQL template of a custom gate.
+    limits, and in `unit` for custom gates. `query` is the PromQL template of a custom gate. `judge` is "sequential" (a
+    test on counts, for error-rate and p99) or "threshold" (a point against the limit, `fail_after` times). `against` is
+    what a relative limit multiplies: "stable" or "yesterday" (the service at the same time yesterday).
     """
 
     name: str
@@ -54,7 +60,13 @@ class GateSpec:
     fail_after: int = 2
     fail_total: int = 4
     query: str = ""
-    judge: str = "threshold"
+    judge: str = THRESHOLD
+    against: str = STABLE
+
+    @property
+    def sequential(self) -> bool:
+        """Judged by evidence that is carried from look to look."""
+        return self.judge == SEQUENTIAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,8 @@ class GateReport:
     `stable_fails` says that stable breaks the same limit: then it is not the release.
     `newest_sample_at` is on Prometheus' clock, epoch seconds; a verdict counts only when it has moved on.
     `holds` marks a FAIL that speaks against what runs underneath: nothing goes up, and nothing goes back for it.
+    Of a sequential test: `alpha` is its part of the error rate over the whole rollout, `smallest_visible` the smallest
+    bad fraction that the requests so far could be expected to show.
     """
 
     gate: str
@@ -87,6 +101,62 @@ class GateReport:
     fail_after: int = 2
     fail_total: int = 4
     holds: bool = False
+    alpha: float | None = None
+    smallest_visible: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """A sequential test as it stands: logarithms per alternative (bot.analysis.statistics).
+
+    `whole` for failures since the first request, `late` for those that began at some later moment (each () before the
+    first interval), `spent` the part of the late share given to moments gone by, `waiting` the interval with too few
+    requests yet to be judged, as its five numbers.
+    """
+
+    whole: tuple[float, ...] = ()
+    late: tuple[float, ...] = ()
+    spent: float = 0.0
+    waiting: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """How stable's bad requests are spread over intervals (bot.analysis.statistics): sums, older ones fading.
+
+    `squares` is the sum of bad squared over requests.
+    """
+
+    intervals: float = 0.0
+    requests: float = 0.0
+    bad: float = 0.0
+    squares: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GateEvidence:
+    """What one gate's sequential tests have seen at one reporter since the first weight; carried from look to look.
+
+    All requests up to `until` (epoch seconds, Prometheus' clock) are in it, over `elapsed_s` seconds: the canary's
+    `requests` and how many were `bad`, and those it was compared with. `limit` is the test against the limit itself,
+    `stable` the one against stable. `scatter` tells how many requests fail together, `boundary_ms` is the latency above
+    which the next requests count as slow in a relative p99, `unnamed_until` the moment up to which requests without a
+    side have been given to the canary.
+    """
+
+    gate: str
+    reporter: str
+    until: float
+    elapsed_s: float = 0.0
+    requests: float = 0.0
+    bad: float = 0.0
+    stable_requests: float = 0.0
+    stable_bad: float = 0.0
+    limit: Odds = Odds()
+    stable: Odds = Odds()
+    scatter: Scatter = Scatter()
+    boundary_ms: float = 0.0
+    unnamed_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +210,7 @@ class Assessment:
     canary_fingerprint: str = ""
     nodes_critical: tuple[str, ...] = ()
     cause: Cause | None = None
+    evidence: tuple[GateEvidence, ...] = ()
 
     @property
     def likely_machine(self) -> str:
@@ -183,20 +254,31 @@ def parse_gate(text: str) -> GateSpec:
         raise UserError(f"`{text.strip()}`: the limit has to be above 0.", example)
     if unit == "x":
         return GateSpec(
-            name, _kind(name), limit=number, relation=Relation.RELATIVE, min_requests=MIN_REQUESTS.get(name, 0)
+            name,
+            _kind(name),
+            limit=number,
+            relation=Relation.RELATIVE,
+            min_requests=MIN_REQUESTS.get(name, 0),
+            judge=_judge(name),
         )
     match _kind(name), unit:
         case "error-rate", "%" if number <= 100:
-            return GateSpec(name, "error-rate", limit=number / 100, min_requests=MIN_REQUESTS["error-rate"])
+            return GateSpec(
+                name, "error-rate", limit=number / 100, min_requests=MIN_REQUESTS["error-rate"], judge=SEQUENTIAL
+            )
         case "p99", "ms" | "s":
             limit_ms = number * (1000 if unit == "s" else 1)
-            return GateSpec(name, "p99", limit=limit_ms, min_requests=MIN_REQUESTS["p99"])
+            return GateSpec(name, "p99", limit=limit_ms, min_requests=MIN_REQUESTS["p99"], judge=SEQUENTIAL)
         case "error-rate", _:
             raise UserError(f"`{text.strip()}`: an error rate is limited in percent (up to 100%) or x.", example)
         case "p99", _:
             raise UserError(f"`{text.strip()}`: p99 is limited in ms, s or x.", example)
         case _:
             return GateSpec(name, "custom", limit=number, unit=parts[4])
+
+
+def _judge(name: str) -> str:
+    return SEQUENTIAL if name in MIN_REQUESTS else THRESHOLD
 
 
 def _kind(name: str) -> str:

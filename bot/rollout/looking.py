@@ -1,5 +1,7 @@
 """What a wake-up means: with a look at the gates, or with the clock alone."""
 
+from dataclasses import replace
+
 from bot.rollout import approval
 from bot.rollout.advance import advance
 from bot.rollout.baking import observe_silence, progress
@@ -19,7 +21,7 @@ def looked(draft: Draft, event: Looked) -> None:
     look = event.assessment
     valid = judged_for(draft.rollout, look)
     if valid and gated(draft.rollout) and judge(draft, look):
-        draft.set(assessment=look)
+        _keep(draft, look)
         return
     withdraw(draft)
     observe_freezes(draft, event.freezes)
@@ -94,7 +96,12 @@ def _observe(draft: Draft, look: Assessment) -> None:
     else:
         observe_nodes(draft, look)
     if not _over(draft):
-        draft.set(assessment=look)
+        _keep(draft, look)
+
+
+def _keep(draft: Draft, look: Assessment) -> None:
+    """The look as the card shows it, and its evidence once, in the rollout, where the next look goes on from."""
+    draft.set(assessment=replace(look, evidence=()), evidence=look.evidence or draft.rollout.evidence)
 
 
 def _over(draft: Draft) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
-from bot.rollout.gate import Assessment, GateSpec
+from bot.rollout.gate import Assessment, GateEvidence, GateSpec
 from bot.rollout.plan import Plan, Step
 from bot.rollout.route import RouteState
 
@@ -174,7 +174,8 @@ class Rules:
     """Settings of a rollout fixed at its start.
 
     `check_every_s` seconds between looks; `no_data_after_s` is how long INCONCLUSIVE may last before `on_no_data`,
-    0 for twice the step's bake; `arrival_s` how long an unseen share is waited for; `channel` where it is announced.
+    0 for twice the step's bake; `arrival_s` how long an unseen share is waited for; `channel` where it is announced;
+    `alpha` the probability, over the whole rollout, that a sequential gate fails a release that keeps its limits.
     """
 
     check_every_s: float = 15.0
@@ -185,6 +186,7 @@ class Rules:
     approval: ApprovalPolicy = ApprovalPolicy()
     channel: str = ""
     mention: str = ""
+    alpha: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +294,8 @@ class Rollout:
     break-glass reason until the raise it allows; `hurry` is "step" or "full" after `promote`, `pushed_by` who asked for
     either. `touched` says that a write was ever sent, `heard` are ids of the last requests that changed something,
     `found` is the route as it was when it was found drifted, `write_failures` counts writes that failed in a row,
-    `card_at` and `paged_at` are when the card was last sent and people last paged.
+    `card_at` and `paged_at` are when the card was last sent and people last paged. `evidence` is what the sequential
+    tests have seen since the first weight; a canary that starts again starts without.
     """
 
     id: str
@@ -329,6 +332,7 @@ class Rollout:
     write_failures: int = 0
     card_at: float = 0.0
     paged_at: float | None = None
+    evidence: tuple[GateEvidence, ...] = ()
 
     @property
     def current(self) -> Step | None:

@@ -79,7 +79,7 @@ def begin_again(draft: Draft, fingerprint: str) -> None:
     rollout = draft.rollout
     draft.set(
         step=-1, bake=fresh_bake(draft.now), tallies=(), approval=None, assessment=None, override="", hurry="",
-        pushed_by=None, fresh_after=draft.now, found=None,
+        pushed_by=None, fresh_after=draft.now, found=None, evidence=(),
         target=replace(rollout.target, fingerprint=fingerprint),
     )  # fmt: skip
 

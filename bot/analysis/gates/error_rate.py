@@ -1,13 +1,25 @@
 """`error-rate`: the fraction of the canary's requests that a server fault answered, or stable's times a factor."""
 
 from dataclasses import replace
-from math import sqrt
 
 from bot.analysis.findings import Finding, cannot_measure, reported, where, worst
-from bot.analysis.look import REQUESTS, Look, Window, range_questions
+from bot.analysis.look import REQUESTS, Look, Window, past_questions, range_questions
 from bot.analysis.requests import NOTHING, REPORTERS, Tally, Traffic, Whose, attribute
 from bot.analysis.samples import Query
 from bot.analysis.sentences import duration, number, percent, requests
+from bot.analysis.statistics import clearly_worse
+from bot.analysis.weighing import (
+    NOT_WEIGHED,
+    against_yesterday,
+    alone,
+    baseline_name,
+    baseline_tally,
+    doubtful,
+    in_words,
+    past_rate,
+    sequential_numbers,
+    verdict,
+)
 from bot.rollout.gate import GateReport, GateSpec, Relation, Verdict
 from bot.rollout.model import Rollout
 
@@ -20,7 +32,8 @@ class ErrorRate:
 
     def questions(self, spec: GateSpec, rollout: Rollout, now: float) -> tuple[Query, ...]:
         """The raw samples of the service's requests."""
-        return range_questions(REQUESTS, rollout, now)
+        asked = range_questions(REQUESTS, rollout, now)
+        return (*asked, *past_questions(REQUESTS, rollout, now)) if against_yesterday(spec) else asked
 
     def judge(self, spec: GateSpec, look: Look) -> GateReport:
         """Judge every reporter in every window and report the worst."""
@@ -39,8 +52,8 @@ class ErrorRate:
                 if not seen:
                     continue
                 tallies, given = attribute(seen, look.share) if reporter == "source" else (seen, 0.0)
-                finding = _judge(spec, look, window, reporter, tallies, given, traffic)
-                findings.append(finding)
+                judge = _weighed if spec.sequential else _judge
+                findings.append(judge(spec, look, window, reporter, tallies, given, traffic))
                 if not unattributed and (unknown := tallies.get(Whose.UNKNOWN)) and unknown.judged:
                     lost = round(unknown.errors)
                     unattributed = f" {requests(unknown.judged)} more named neither side, {lost:,} of them failed"
@@ -54,7 +67,15 @@ class ErrorRate:
             )
         finding = worst(findings)
         report = reported(
-            look, spec, finding, traffic.counted, _needed(spec), query=query, limit=spec.limit, unit=_unit(spec)
+            look,
+            spec,
+            finding,
+            traffic.counted,
+            _needed(spec),
+            query=query,
+            limit=spec.limit,
+            unit=_unit(spec),
+            **sequential_numbers(look, spec, finding),
         )
         if unattributed:
             return replace(report, detail=f"{report.detail} Beside these,{unattributed}.")
@@ -147,14 +168,69 @@ def _judge(
     )
 
 
-def clearly_worse(bad: float, requests_: int, stable_bad: float, stable_requests: int) -> bool:
-    """True when the canary is worse than twice stable, by more than three standard errors (two-proportion z-test).
+def _weighed(
+    spec: GateSpec,
+    look: Look,
+    window: Window,
+    reporter: str,
+    tallies: dict[Whose, Tally],
+    given: float,
+    traffic: Traffic,
+) -> Finding:
+    """The same by the evidence so far; the window is what is shown."""
+    canary = tallies.get(Whose.CANARY, NOTHING)
+    stable = baseline_tally(look, spec, tallies, window, reporter)
+    weighed = look.weighed.get((spec.name, reporter), NOT_WEIGHED)
+    relative = spec.relation is Relation.RELATIVE
+    rate, known_requests = stable.error_rate, float(stable.judged)
+    if alone(look, spec):
+        rate, known_requests = past_rate(weighed.evidence), weighed.evidence.stable_requests
+    limit = spec.limit * rate if relative else spec.limit
+    known = not relative or known_requests >= _needed(spec)
+    outcome = verdict(
+        weighed, value=canary.error_rate, limit=limit, requests=canary.judged, needed=_needed(spec), known=known
+    )
+    stable_fails = outcome is Verdict.FAIL and weighed.excused
+    doubts = outcome is Verdict.INCONCLUSIVE and known and doubtful(weighed, canary.error_rate, limit)
 
-    Then the release is to blame even though stable breaks the limit too.
-    """
-    rate, stable_rate = bad / requests_, stable_bad / stable_requests
-    if rate <= 2 * stable_rate:
-        return False
-    pooled = (bad + stable_bad) / (requests_ + stable_requests)
-    error = sqrt(pooled * (1 - pooled) * (1 / requests_ + 1 / stable_requests))
-    return error == 0 or (rate - stable_rate) / error > 3
+    label, baseline = look.rollout.target.canary.label, baseline_name(look, spec)
+    limit_text = (
+        f"limit {number(spec.limit)} times {baseline}'s, here {percent(limit)}"
+        if relative
+        else f"limit {percent(spec.limit)}"
+    )
+    beside = f"{percent(stable.error_rate)} of {requests(stable.judged)}" if stable.judged else "no requests"
+    if alone(look, spec):
+        beside = f"{percent(rate)} of {requests(known_requests)} before this step"
+    seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)}); {baseline}: {beside}"
+    if outcome is Verdict.INCONCLUSIVE and not doubts:
+        who, have = (baseline, known_requests) if not known else (label, float(canary.judged))
+        detail = (
+            f"{round(have):,}/{_needed(spec)} requests of {who}, {seen}; "
+            f"{round(canary.errors):,} of {label} failed so far"
+        )
+    elif outcome is Verdict.FAIL and 0 < canary.judged == round(canary.errors):
+        detail = f"All {requests(canary.judged)} of {label} failed ({limit_text}), {seen}"
+    else:
+        detail = f"{percent(canary.error_rate)} of {label}'s {requests(canary.judged)} failed ({limit_text}), {seen}"
+    if given:
+        detail += (
+            f"; {requests(given)} of these named no side and were counted here, because they are what the weight's "
+            "share is missing"
+        )
+    return Finding(
+        verdict=outcome,
+        detail=detail + in_words(weighed, outcome, doubts=doubts),
+        reporter=reporter,
+        window=window,
+        value=canary.error_rate if canary.judged else None,
+        samples=canary.judged,
+        badness=canary.error_rate - limit,
+        stable_value=stable.error_rate if stable.judged else None,
+        stable_samples=stable.judged,
+        newest_at=traffic.newest(reporter, *((Whose.CANARY, Whose.UNKNOWN) if given else (Whose.CANARY,))),
+        deciding=outcome is Verdict.FAIL and not stable_fails,
+        stable_fails=stable_fails,
+        doubtful=doubts,
+        bound=limit,
+    )

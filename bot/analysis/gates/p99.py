@@ -1,18 +1,29 @@
 """`p99`: at most 1% of the canary's requests may be slower than the limit, absolute or stable's p99 times a factor."""
 
 from bot.analysis.findings import Finding, cannot_measure, reported, where, worst
-from bot.analysis.gates.error_rate import clearly_worse
 from bot.analysis.latency import Latencies
-from bot.analysis.look import BUCKETS, Look, Window, range_questions
+from bot.analysis.look import BUCKETS, Look, Window, past_questions, range_questions
 from bot.analysis.requests import REPORTERS, Whose
 from bot.analysis.samples import Query
 from bot.analysis.sentences import duration, milliseconds, number, percent, requests
+from bot.analysis.statistics import clearly_worse
+from bot.analysis.weighing import (
+    NOT_WEIGHED,
+    QUANTILE,
+    TAIL,
+    against_yesterday,
+    alone,
+    baseline_histogram,
+    baseline_name,
+    doubtful,
+    in_words,
+    sequential_numbers,
+    verdict,
+)
 from bot.rollout.gate import GateReport, GateSpec, Relation, Verdict
 from bot.rollout.model import Rollout
 
 MIN_REQUESTS = 500
-QUANTILE = 0.99
-TAIL = 0.01
 GROSS = 50
 GROSS_FRACTION = 0.5
 
@@ -22,7 +33,8 @@ class P99:
 
     def questions(self, spec: GateSpec, rollout: Rollout, now: float) -> tuple[Query, ...]:
         """The raw samples of the service's latency buckets."""
-        return range_questions(BUCKETS, rollout, now)
+        asked = range_questions(BUCKETS, rollout, now)
+        return (*asked, *past_questions(BUCKETS, rollout, now)) if against_yesterday(spec) else asked
 
     def judge(self, spec: GateSpec, look: Look) -> GateReport:
         """Judge every reporter in every window and report the worst."""
@@ -34,7 +46,7 @@ class P99:
             return impossible or look.report(spec, Verdict.ERROR, "Cannot measure.")
         newest_at = latencies.counted.newest_at or look.begin
         findings = [
-            _judge(spec, look, window, reporter, latencies)
+            (_weighed if spec.sequential else _judge)(spec, look, window, reporter, latencies)
             for window in look.windows(newest_at)
             for reporter in REPORTERS
             if (reporter, Whose.CANARY) in latencies.groups or (reporter, Whose.STABLE) in latencies.groups
@@ -47,9 +59,17 @@ class P99:
                 query=query,
                 limit=spec.limit,
             )
-        unit = "x" if spec.relation is Relation.RELATIVE else "ms"
+        finding = worst(findings)
         return reported(
-            look, spec, worst(findings), latencies.counted, _needed(spec), query=query, limit=spec.limit, unit=unit
+            look,
+            spec,
+            finding,
+            latencies.counted,
+            _needed(spec),
+            query=query,
+            limit=spec.limit,
+            unit="x" if spec.relation is Relation.RELATIVE else "ms",
+            **sequential_numbers(look, spec, finding),
         )
 
 
@@ -115,6 +135,65 @@ def _judge(spec: GateSpec, look: Look, window: Window, reporter: str, latencies:
             and stable_fraction > TAIL
             and not clearly_worse(slow, canary.requests, stable_slow, stable.requests)
         ),
+    )
+
+
+def _weighed(spec: GateSpec, look: Look, window: Window, reporter: str, latencies: Latencies) -> Finding:
+    """The same by the evidence so far; the window is what is shown."""
+    canary = latencies.histogram(window.begin, window.end, reporter, Whose.CANARY)
+    stable = baseline_histogram(look, spec, window.begin, window.end, reporter)
+    weighed = look.weighed.get((spec.name, reporter), NOT_WEIGHED)
+    label, baseline = look.rollout.target.canary.label, baseline_name(look, spec)
+    relative = spec.relation is Relation.RELATIVE
+    p99_ms, stable_p99_ms = canary.quantile(QUANTILE), stable.quantile(QUANTILE)
+    boundary_ms = weighed.evidence.boundary_ms
+    limit_ms = boundary_ms if relative else spec.limit
+    known_requests: float = stable.requests
+    if alone(look, spec):
+        known_requests = weighed.evidence.stable_requests
+    known = not relative or (boundary_ms > 0 and known_requests >= _needed(spec))
+    fraction = canary.above(limit_ms) / canary.requests if canary.requests and limit_ms else 0.0
+    stable_fraction = stable.above(limit_ms) / stable.requests if stable.requests and limit_ms else 0.0
+    limit = max(TAIL, stable_fraction) if relative else TAIL
+    outcome = verdict(weighed, value=fraction, limit=limit, requests=canary.requests, needed=_needed(spec), known=known)
+    stable_fails = outcome is Verdict.FAIL and weighed.excused
+    doubts = outcome is Verdict.INCONCLUSIVE and known and doubtful(weighed, fraction, limit)
+
+    seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)})"
+    if outcome is Verdict.INCONCLUSIVE and not doubts:
+        who, have = (baseline, known_requests) if not known else (label, float(canary.requests))
+        sofar = f"; p99 {milliseconds(p99_ms)} so far" if p99_ms is not None else ""
+        detail = f"{round(have):,}/{_needed(spec)} requests of {who}, {seen}{sofar}"
+    else:
+        limit_text = milliseconds(limit_ms)
+        if relative:
+            limit_text += f", {number(spec.limit)} times {baseline}'s"
+        beside = (
+            f"p99 {milliseconds(stable_p99_ms)}, {percent(stable_fraction)} slower than that, "
+            f"of {requests(stable.requests)}"
+            if stable_p99_ms is not None
+            else "no requests"
+        )
+        detail = (
+            f"{label}'s p99 is {milliseconds(p99_ms or 0.0)} (limit {limit_text}): {percent(fraction)} of "
+            f"{requests(canary.requests)} were slower than the limit where {percent(limit)} may be, {seen}; "
+            f"{baseline}: {beside}{_interpolated(canary.bucket_of(limit_ms), limit_ms)}"
+        )
+    return Finding(
+        verdict=outcome,
+        detail=detail + in_words(weighed, outcome, doubts=doubts),
+        reporter=reporter,
+        window=window,
+        value=p99_ms,
+        samples=canary.requests,
+        badness=fraction,
+        stable_value=stable_p99_ms,
+        stable_samples=stable.requests,
+        newest_at=latencies.newest(reporter, Whose.CANARY),
+        deciding=outcome is Verdict.FAIL and not stable_fails,
+        stable_fails=stable_fails,
+        doubtful=doubts,
+        bound=limit,
     )
 
 

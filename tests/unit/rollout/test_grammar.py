@@ -111,12 +111,15 @@ def test_no_text_breaks_the_plan_parser(wild: str) -> None:
 @pytest.mark.parametrize(
     ("wanted", "spec"),
     [
-        ("error-rate<1%", GateSpec("error-rate", "error-rate", 0.01, min_requests=50)),
-        ("error-rate < 0.5 %", GateSpec("error-rate", "error-rate", 0.005, min_requests=50)),
-        ("error-rate<2x", GateSpec("error-rate", "error-rate", 2.0, Relation.RELATIVE, min_requests=50)),
-        ("p99<250ms", GateSpec("p99", "p99", 250.0, min_requests=500)),
-        ("p99<=1.2s", GateSpec("p99", "p99", 1200.0, min_requests=500)),
-        ("p99<1.2x", GateSpec("p99", "p99", 1.2, Relation.RELATIVE, min_requests=500)),
+        ("error-rate<1%", GateSpec("error-rate", "error-rate", 0.01, min_requests=50, judge="sequential")),
+        ("error-rate < 0.5 %", GateSpec("error-rate", "error-rate", 0.005, min_requests=50, judge="sequential")),
+        (
+            "error-rate<2x",
+            GateSpec("error-rate", "error-rate", 2.0, Relation.RELATIVE, min_requests=50, judge="sequential"),
+        ),
+        ("p99<250ms", GateSpec("p99", "p99", 250.0, min_requests=500, judge="sequential")),
+        ("p99<=1.2s", GateSpec("p99", "p99", 1200.0, min_requests=500, judge="sequential")),
+        ("p99<1.2x", GateSpec("p99", "p99", 1.2, Relation.RELATIVE, min_requests=500, judge="sequential")),
         ("drops<=0.5", GateSpec("drops", "custom", 0.5)),
         ("queue<30s", GateSpec("queue", "custom", 30.0, unit="s")),
     ],

@@ -12,7 +12,20 @@ from bot.errors import Unreadable
 from bot.rollout import record
 from bot.rollout.effects import Audit, Message, MessageKind, Tone
 from bot.rollout.events import Reply, Request
-from bot.rollout.gate import Assessment, Blame, Cause, Coverage, GateReport, GateSpec, Relation, Share, Verdict
+from bot.rollout.gate import (
+    Assessment,
+    Blame,
+    Cause,
+    Coverage,
+    GateEvidence,
+    GateReport,
+    GateSpec,
+    Odds,
+    Relation,
+    Scatter,
+    Share,
+    Verdict,
+)
 from bot.rollout.model import (
     Actor,
     Approval,
@@ -81,6 +94,12 @@ FULL = Rollout(
     write_failures=3,
     card_at=START,
     paged_at=START,
+    evidence=(
+        GateEvidence(
+            "p99", "source", START, 9.0, 50.0, 2.5, 900.0, 4.0, Odds((0.1, -0.2, 0.3, 0.4), (-1.5, -2.0), 0.25),
+            Odds((0.0, 0.0, 0.0, 0.0), waiting=(5.0, 2.0, 0.0, 40.0, 1.0)), Scatter(7.0, 900.0, 4.0, 0.5), 120.5, START,
+        ),
+    ),
 )  # fmt: skip
 SAMPLES = (
     FULL,

@@ -1,0 +1,352 @@
+"""Evidence carried from look to look: each sequential gate at each reporter, after the requests that are new.
+
+A look adds the intervals since the last one's `until`, whatever the windows that were asked for: two looks at one
+scrape add nothing, and a look after a gap adds all that Prometheus has recorded meanwhile. `until` goes no further than
+the oldest newest scrape of the targets that are alive, so a late scrape is waited for and not lost.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from math import inf, log
+
+from bot.analysis import statistics
+from bot.analysis.counts import Counted
+from bot.analysis.findings import Finding
+from bot.analysis.intervals import Row, cut, error_rows, latency_rows
+from bot.analysis.latency import Histogram, Latencies
+from bot.analysis.look import DAY_S, MAX_SKEW_S, Look, Weighed, Window
+from bot.analysis.requests import NOTHING, REPORTERS, Tally, Traffic, Whose, attribute
+from bot.analysis.statistics import Evidence, Interval, clearly_worse
+from bot.analysis.windows import RECENT_S
+from bot.rollout.gate import MIN_REQUESTS, YESTERDAY, GateEvidence, GateSpec, Odds, Relation, Scatter, Verdict
+
+TAIL = 0.01
+QUANTILE = 0.99
+_CANARY = frozenset({Whose.CANARY})
+_STABLE = frozenset({Whose.STABLE})
+_EVERYONE = frozenset(Whose)
+_NOBODY: frozenset[Whose] = frozenset()
+_MOST = 1 - 1e-6
+NOT_WEIGHED = Weighed(GateEvidence("", "", 0.0), alpha=0.01, log_e=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One gate at one reporter: what was carried, and the counters to go on with.
+
+    `others` are those of the same time yesterday. `fraction` is the limit on the bad fraction, `ratio` that on the
+    canary's bad fraction over stable's; None where it is not tested. `before` is what came too late to be counted
+    when it happened.
+    """
+
+    spec: GateSpec
+    former: GateEvidence
+    rows: Sequence[Row]
+    counted: Counted
+    alpha: float
+    fraction: float | None
+    ratio: float | None
+    others: Sequence[Row] = ()
+    before: Sequence[Interval] = ()
+
+
+def needed(spec: GateSpec) -> int:
+    """Requests without which there is no PASS."""
+    return spec.min_requests or MIN_REQUESTS[spec.kind]
+
+
+def weigh(look: Look) -> dict[tuple[str, str], Weighed]:
+    """Every sequential gate at every reporter, by gate and reporter; none where nothing could be measured."""
+    specs = [spec for spec in look.rollout.gates if spec.sequential]
+    if abs(look.skew_s) > MAX_SKEW_S:
+        return {}
+    weighed = {}
+    for spec in specs:
+        reporters = _reporters(look, spec)
+        alpha = look.rollout.rules.alpha / (len(specs) * max(2, len(reporters)))
+        for reporter in reporters:
+            case = _errors(look, spec, reporter, alpha) if spec.kind == "error-rate" else None
+            case = _slowness(look, spec, reporter, alpha) if spec.kind == "p99" else case
+            if case is not None:
+                weighed[spec.name, reporter] = _weighed(look, case)
+    return weighed
+
+
+def kept(look: Look) -> tuple[GateEvidence, ...]:
+    """What the next look goes on from: what this one weighed, and what it could not as it was."""
+    evidence = {(one.gate, one.reporter): one for one in look.rollout.evidence}
+    return tuple((evidence | {key: one.evidence for key, one in look.weighed.items()}).values())
+
+
+def verdict(weighed: Weighed, *, value: float, limit: float, requests: float, needed: int, known: bool) -> Verdict:
+    """FAIL at 1/alpha; PASS when the bound clears the limit, or with enough requests and no evidence against.
+
+    `value` and `limit` are bad fractions since the step began, `known` says that there is a baseline to compare with.
+    A FAIL that stable shares is `weighed.excused`.
+    """
+    if weighed.excused or weighed.fails:
+        return Verdict.FAIL
+    effective = requests / weighed.clump
+    enough = requests >= needed or (
+        requests > 0 and statistics.upper_bound(effective, value * effective, weighed.alpha) <= limit
+    )
+    if not known or not enough or doubtful(weighed, value, limit):
+        return Verdict.INCONCLUSIVE
+    return Verdict.PASS
+
+
+def doubtful(weighed: Weighed, value: float, limit: float) -> bool:
+    """Not enough to call it, and too much to give it more traffic."""
+    return weighed.doubts or (weighed.log_e > 0 and value > limit)
+
+
+def visible(weighed: Weighed, limit: float) -> float | None:
+    """The smallest bad fraction that the canary's requests so far could be expected to show; None when none.
+
+    Beside stable's, n requests next to m say about as much as n m / (n + m) against a known limit.
+    """
+    evidence = weighed.evidence
+    requests = evidence.requests
+    if evidence.stable.whole and evidence.stable_requests > 0:
+        requests = requests * evidence.stable_requests / (requests + evidence.stable_requests)
+    return (
+        statistics.smallest_visible(requests / weighed.clump, min(limit, _MOST), weighed.alpha) if limit > 0 else None
+    )
+
+
+def past_rate(evidence: GateEvidence) -> float:
+    """Stable's bad fraction over the rollout so far, with one more failure so that a flawless past is not a limit of
+    0."""
+    return (evidence.stable_bad + 1) / (evidence.stable_requests + 1)
+
+
+def alone(look: Look, spec: GateSpec) -> bool:
+    """A relative gate whose stable has no traffic any more: its past in this rollout is what there is to go by."""
+    return spec.relation is Relation.RELATIVE and not against_yesterday(spec) and look.share >= 1
+
+
+def baseline_name(look: Look, spec: GateSpec) -> str:
+    """Stable, or yesterday, as people call it."""
+    return "the same time yesterday" if against_yesterday(spec) else look.rollout.target.stable.label
+
+
+def baseline_tally(look: Look, spec: GateSpec, tallies: Mapping[Whose, Tally], window: Window, reporter: str) -> Tally:
+    """What the canary's errors are compared with: stable's requests, or the whole service's of a day before."""
+    if not against_yesterday(spec):
+        return tallies.get(Whose.STABLE, NOTHING)
+    if not isinstance(look.past_traffic, Traffic):
+        return NOTHING
+    return sum(look.past_traffic.tally(window.begin - DAY_S, window.end - DAY_S, reporter).values(), NOTHING)
+
+
+def baseline_histogram(look: Look, spec: GateSpec, begin: float, end: float, reporter: str) -> Histogram:
+    """The same for latencies."""
+    if not against_yesterday(spec):
+        assert isinstance(look.latencies, Latencies)
+        return look.latencies.histogram(begin, end, reporter, Whose.STABLE)
+    if not isinstance(look.past_latencies, Latencies):
+        return Histogram()
+    return look.past_latencies.together(begin - DAY_S, end - DAY_S, reporter)
+
+
+def sequential_numbers(look: Look, spec: GateSpec, finding: Finding) -> dict[str, object]:
+    """What a report adds of its test: its part of alpha, and the smallest effect that could have been seen."""
+    weighed = look.weighed.get((spec.name, finding.reporter))
+    if weighed is None or finding.bound is None:
+        return {}
+    return {"alpha": weighed.alpha, "smallest_visible": visible(weighed, finding.bound)}
+
+
+def in_words(weighed: Weighed, outcome: Verdict, *, doubts: bool) -> str:
+    """What the evidence amounts to, as the end of a sentence."""
+    told = ""
+    if outcome is Verdict.FAIL and not weighed.excused:
+        told = f"; a release that keeps the limit looks like this in fewer than 1 of {1 / weighed.alpha:,.0f} rollouts"
+    elif doubts:
+        told = "; it may still be chance, more requests will tell"
+    if weighed.clump > 1:
+        told += f"; requests fail about {weighed.clump:.1f} at a time, so they were counted as that much fewer"
+    return told
+
+
+def against_yesterday(spec: GateSpec) -> bool:
+    """A relative limit that multiplies what was measured a day before."""
+    return spec.relation is Relation.RELATIVE and spec.against == YESTERDAY
+
+
+def _reporters(look: Look, spec: GateSpec) -> list[str]:
+    if spec.kind == "error-rate" and isinstance(look.traffic, Traffic):
+        seen = {line.reporter for line in look.traffic.lines if line.whose is not Whose.OTHER}
+    elif spec.kind == "p99" and isinstance(look.latencies, Latencies):
+        seen = {reporter for reporter, side in look.latencies.groups if side in (Whose.CANARY, Whose.STABLE)}
+    else:
+        return []
+    return [reporter for reporter in REPORTERS if reporter in seen]
+
+
+def _former(look: Look, spec: GateSpec, reporter: str) -> GateEvidence:
+    for evidence in look.rollout.evidence:
+        if (evidence.gate, evidence.reporter) == (spec.name, reporter):
+            return evidence
+    return GateEvidence(spec.name, reporter, look.begin)
+
+
+def _errors(look: Look, spec: GateSpec, reporter: str, alpha: float) -> _Case:
+    traffic = look.traffic
+    assert isinstance(traffic, Traffic)
+    former = _former(look, spec, reporter)
+    relative, past = spec.relation is Relation.RELATIVE, against_yesterday(spec)
+    canary, before = _CANARY, []
+    since = max(former.until, look.begin)
+    given_since = _unnamed_since(look, traffic) if reporter == "source" else None
+    if given_since is not None:
+        canary = _CANARY | {Whose.UNKNOWN}
+        unnamed = error_rows(traffic, reporter, frozenset({Whose.UNKNOWN}), _NOBODY)
+        before = [
+            replace(one, seconds=0.0) for one in cut(unnamed, (), max(given_since, former.unnamed_until), since, inf)
+        ]
+        former = replace(former, unnamed_until=traffic.counted.settled_at or former.until)
+    return _Case(
+        spec=spec,
+        former=former,
+        rows=error_rows(traffic, reporter, canary, _NOBODY if past else _STABLE),
+        counted=traffic.counted,
+        alpha=alpha,
+        fraction=None if relative else spec.limit,
+        ratio=spec.limit if relative else None,
+        others=_past_errors(look, reporter) if past else (),
+        before=before,
+    )
+
+
+def _past_errors(look: Look, reporter: str) -> Sequence[Row]:
+    return error_rows(look.past_traffic, reporter, _NOBODY, _EVERYONE) if isinstance(look.past_traffic, Traffic) else ()
+
+
+def _unnamed_since(look: Look, traffic: Traffic) -> float | None:
+    """The beginning of the longest window in which requests without a side can only be the canary's."""
+    if not any(line.whose is Whose.UNKNOWN and line.reporter == "source" for line in traffic.lines):
+        return None
+    for window in look.windows(traffic.counted.newest_at or look.begin):
+        if attribute(traffic.tally(window.begin, window.end, "source"), look.share)[1] > 0:
+            return window.begin
+    return None
+
+
+def _slowness(look: Look, spec: GateSpec, reporter: str, alpha: float) -> _Case | None:
+    latencies = look.latencies
+    assert isinstance(latencies, Latencies)
+    former = _former(look, spec, reporter)
+    relative, past = spec.relation is Relation.RELATIVE, against_yesterday(spec)
+    limit_ms = spec.limit
+    if relative:
+        found = baseline_histogram(look, spec, look.begin, latencies.counted.settled_at or look.begin, reporter)
+        p99_ms = found.quantile(QUANTILE) if found.requests >= needed(spec) else None
+        newest_ms = former.boundary_ms if p99_ms is None else spec.limit * p99_ms
+        limit_ms = former.boundary_ms or newest_ms
+        if not limit_ms:
+            return None
+        former = replace(former, boundary_ms=newest_ms)
+    yesterday = look.past_latencies if past else None
+    return _Case(
+        spec=spec,
+        former=former,
+        rows=latency_rows(latencies, reporter, limit_ms, _CANARY, _NOBODY if past else _STABLE),
+        counted=latencies.counted,
+        alpha=alpha,
+        fraction=TAIL,
+        ratio=1.0 if relative else None,
+        others=latency_rows(yesterday, reporter, limit_ms, _NOBODY, _EVERYONE)
+        if isinstance(yesterday, Latencies)
+        else (),
+    )
+
+
+def _weighed(look: Look, case: _Case) -> Weighed:
+    former, interval_s = case.former, case.counted.interval_s
+    since = max(former.until, look.begin)
+    until = max(since, case.counted.settled_at or since)
+    seen = cut(case.rows, case.others, since, until, interval_s, DAY_S if case.others else 0.0)
+    scatter = former.scatter
+    sums = statistics.scattered((scatter.intervals, scatter.requests, scatter.bad, scatter.squares), seen)
+    clump = statistics.clump(sums)
+    everything = [*case.before, *seen]
+    new = statistics.thinned(everything, clump) if clump > 1 else everything
+    horizon_s = max(60.0, sum(step.bake_s for step in look.rollout.plan.steps))
+    limit, stable = _evidence(former.limit), _evidence(former.stable)
+    if look.begin > former.until:
+        stable = replace(stable, waiting=statistics.EMPTY)
+    logs = []
+    if case.fraction is not None:
+        fraction = min(case.fraction, _MOST)
+        limit = statistics.against_limit(limit, new, fraction, horizon_s, former.elapsed_s)
+        logs.append(limit.log_e)
+    if case.ratio is not None:
+        if alone(look, case.spec):
+            fraction = min(case.ratio * past_rate(former), _MOST)
+            stable = statistics.against_limit(stable, new, fraction, horizon_s, former.elapsed_s)
+        else:
+            stable = statistics.against_stable(stable, new, case.ratio, horizon_s, former.elapsed_s)
+        logs.append(stable.log_e)
+    log_e, excused = min(logs), False
+    if case.ratio is None and log_e > _evidence(former.limit).log_e:
+        span = _shared(case, everything, max(look.begin, until - RECENT_S), until)
+        if span is not None:
+            overwhelming = log_e >= -log(case.alpha)
+            limit = _evidence(former.limit)
+            log_e = limit.log_e
+            excused = span.bad > (case.fraction or 0.0) * span.requests and (
+                overwhelming or span.requests >= needed(case.spec)
+            )
+    evidence = replace(
+        former,
+        until=until,
+        elapsed_s=former.elapsed_s + until - since,
+        requests=former.requests + sum(one.requests for one in everything),
+        bad=former.bad + sum(one.bad for one in everything),
+        stable_requests=former.stable_requests + sum(one.stable_requests for one in everything),
+        stable_bad=former.stable_bad + sum(one.stable_bad for one in everything),
+        limit=_odds(limit) if case.fraction is not None else former.limit,
+        stable=_odds(stable) if case.ratio is not None else former.stable,
+        scatter=Scatter(*sums),
+    )
+    return Weighed(evidence, case.alpha, log_e, clump, excused)
+
+
+def _shared(case: _Case, new: Sequence[Interval], begin: float, until: float) -> Interval | None:
+    """The requests of a span, the newest or the last two minutes, in which stable breaks the limit as well and the
+    canary is not clearly worse; None when there is none."""
+    for span in (_together(new), *cut(case.rows, (), begin, until, inf)):
+        if span.requests <= 0 or span.stable_requests <= 0:
+            continue
+        stable = Interval(1.0, span.stable_requests, span.stable_bad)
+        broken = statistics.against_limit(statistics.NONE, (stable,), min(case.fraction or 0.0, _MOST), inf)
+        if broken.fails(case.alpha) and not clearly_worse(
+            span.bad, span.requests, span.stable_bad, span.stable_requests
+        ):
+            return span
+    return None
+
+
+def _together(intervals: Sequence[Interval]) -> Interval:
+    return Interval(
+        sum(one.seconds for one in intervals),
+        sum(one.requests for one in intervals),
+        sum(one.bad for one in intervals),
+        sum(one.stable_requests for one in intervals),
+        sum(one.stable_bad for one in intervals),
+    )
+
+
+def _evidence(odds: Odds) -> Evidence:
+    """Carried odds; those of a version with other alternatives start again."""
+    fresh = statistics.NONE
+    if len(odds.whole) != len(fresh.whole) or (odds.late and len(odds.late) != len(fresh.late)):
+        return fresh
+    waiting = Interval(*odds.waiting) if odds.waiting else fresh.waiting
+    return Evidence(odds.whole, odds.late or fresh.late, odds.spent, waiting)
+
+
+def _odds(evidence: Evidence) -> Odds:
+    waiting = () if evidence.waiting == statistics.EMPTY else astuple(evidence.waiting)
+    return Odds(evidence.whole, () if -inf in evidence.late else evidence.late, evidence.spent, waiting)
