@@ -25,10 +25,15 @@ def run() -> None:
 
     from bot import service
     from bot.adapters import log
+    from bot.errors import CanaryError
 
     settings = _settings()
     log.configure(settings.log_level)
-    raise typer.Exit(asyncio.run(service.run(settings)))
+    try:
+        raise typer.Exit(asyncio.run(service.run(settings)))
+    except CanaryError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
 
 
 @app.command()
