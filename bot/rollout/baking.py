@@ -32,7 +32,7 @@ def progress(draft: Draft, look: Assessment) -> None:
 def _observe_arrival(draft: Draft, look: Assessment) -> None:
     rollout = draft.rollout
     bake = rollout.bake
-    if bake.confirmed_at is None:
+    if bake.confirmed_at is None or rollout.held(HoldReason.DRIFT) is not None:
         return
     waited_out = draft.now - bake.confirmed_at >= rollout.rules.arrival_s
     match look.share.arrived:

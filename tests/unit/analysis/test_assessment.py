@@ -10,8 +10,8 @@ from bot.analysis.facts import fingerprint
 from bot.analysis.nodes import Level, NodeHealth, Signal
 from bot.analysis.samples import Answer, Query
 from bot.errors import CannotMeasure
-from bot.rollout.gate import Blame
-from bot.rollout.model import Bake
+from bot.rollout.gate import Blame, Verdict
+from bot.rollout.model import Actor, Bake, Hold, HoldReason, Source
 from tests.unit.analysis.scene import ERROR_RATE, HOST, MISSING, P99, Scene, pod
 
 
@@ -179,3 +179,14 @@ def test_critical_nodes_are_those_under_the_canary() -> None:
     nodes = {name: starved(name, Level.CRITICAL) for name in ("node-1", "node-2")}
     look = assess(scene.rollout, scene.clock.now(), {}, scene.canary_pods, None, nodes=nodes)
     assert look.nodes_critical == ("node-2",)
+
+
+def test_weights_of_another_hand_say_nothing_about_missing_responses() -> None:
+    """Less traffic because somebody took weight away is no hanging canary: the gate is left out meanwhile."""
+    scene = Scene(ERROR_RATE, MISSING, weight=50)
+    scene.arrive()
+    scene.metrics.weight(HOST, 15)
+    assert [report.gate for report in scene.look(15).reports if report.verdict is Verdict.FAIL] == ["missing-responses"]
+    hold = Hold(HoldReason.DRIFT, scene.clock.now(), "v2 15% instead of 50%", Actor(Source.BOT))
+    scene.rollout = scene.rollout.with_(holds=(hold,))
+    assert [report.gate for report in scene.look(15).reports] == ["error-rate"]

@@ -426,6 +426,18 @@ def test_reapplying_downwards_is_immediate_and_upwards_needs_a_pass() -> None:
     assert world.route.canary == 5
 
 
+def test_weights_of_another_hand_are_not_waited_for_in_the_traffic() -> None:
+    """A share that is not ours because somebody edited the weights adds no second hold, which would bar re-applying."""
+    world = begun()
+    world.route.canary, world.route.stable = 1, 99
+    for _ in range(20):
+        world.now += 5
+        world.step(world.look(share=Share(1.0, 900, False)))
+    assert world.rollout.hold_reasons == {HoldReason.DRIFT}
+    world.ask("drift", option="reapply")
+    assert (world.route.canary, world.rollout.hold_reasons) == (5, set())
+
+
 def test_a_redeployed_canary_holds_until_a_person_chooses() -> None:
     """Its evidence is void; starting again goes to 0, pins what runs now, and follows the plan from step 1."""
     world = begun()
