@@ -1,6 +1,7 @@
 """Kill the process at every single call that changes something, start another, and see the story end as it should."""
 
 from collections import Counter
+from itertools import pairwise
 
 from bot.rollout.effects import MessageKind
 from bot.rollout.model import Phase
@@ -29,7 +30,7 @@ async def wrong_with(run: Run, weights: list[int], phase: Phase) -> list[str]:
     rises = raised(run)
     if [weight for _, weight in rises] != sorted({weight for _, weight in rises}):
         found.append(f"raises {rises}")
-    gaps = [after - before for (before, _), (after, _) in zip(rises, rises[1:], strict=False)]
+    gaps = [after - before for (before, _), (after, _) in pairwise(rises)]
     if any(gap < BAKE_S for gap in gaps):
         found.append(f"a bake of {min(gaps):.1f} s")
     short = [one for one in run.seen.raises if one.step >= 0 and one.bake.covered_s < one.needed_s]

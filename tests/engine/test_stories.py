@@ -1,5 +1,7 @@
 """The whole engine over faked ports: what a team lives through."""
 
+from itertools import pairwise
+
 from bot.rollout.model import HoldReason, Phase
 from bot.usecases.requests import put
 from bot.usecases.start import StartAsk, start
@@ -31,7 +33,7 @@ async def test_every_bake_lasts_as_long_as_the_plan_says() -> None:
         rollout = await made.rollout(name)
         raised = [entry.at for entry in rollout.history if entry.kind == "raised"]
         assert len(raised) == 3, [entry.kind for entry in rollout.history]
-        gaps = [after - before for before, after in zip(raised, raised[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(raised)]
         assert all(10 <= gap <= 20 for gap in gaps), gaps
 
 
@@ -77,7 +79,7 @@ async def test_prometheus_away_holds_and_goes_on_by_itself() -> None:
 
 
 async def test_redis_away_stops_raises_and_lets_a_rollback_through() -> None:
-    """Without the store nothing goes up, and a failing canary still goes to 0 at once; it is saved when Redis is back."""
+    """Without the store nothing goes up, and a failing canary still goes to 0; it is saved when Redis is back."""
     async with stage() as made:
         name = await started(made)
         await made.play(12)

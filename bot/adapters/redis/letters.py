@@ -18,6 +18,16 @@ def body(letter: Letter) -> str:
     return _body(letter.rollout, letter.created_at, letter.attempts, letter.due, letter.message)
 
 
+def queue_of(letter: Letter) -> str:
+    """The queue a letter waits in: its rollout's, or that of the rollout's answers."""
+    return answers_of(letter.rollout) if letter.message.kind is MessageKind.ANSWER else letter.rollout
+
+
+def answers_of(rollout_id: str) -> str:
+    """The queue of a rollout's answers, as `queue.lua` names it."""
+    return f"{rollout_id}:answers"
+
+
 def opened(letter_id: str, text: str) -> Letter:
     """The letter of a body.
 
@@ -33,6 +43,8 @@ def _body(rollout_id: str, created_at: float, attempts: int, due: float, message
 
 
 def _lane(message: Message) -> str:
+    if message.kind is MessageKind.ANSWER:
+        return "answer"
     if message.urgent:
         return "urgent"
     return "card" if message.kind is MessageKind.CARD else "plain"

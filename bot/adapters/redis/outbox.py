@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bot.adapters.redis.letters import body, opened, queued
+from bot.adapters.redis.letters import answers_of, body, opened, queue_of, queued
 from bot.adapters.redis.link import Link
 from bot.errors import Unreadable
 from bot.ports.store import Letter, Posted
@@ -38,17 +38,18 @@ class RedisOutbox:
             except (Unreadable, ValueError) as error:
                 rollout_id = _rollout_of(text)
                 _log.error("dropped letter %s of %s: %s", letter_id, rollout_id or "?", error)
-                await self._link.run("outbox_done", rollout_id, letter_id)
+                for queue in (rollout_id, answers_of(rollout_id)):
+                    await self._link.run("outbox_done", queue, letter_id)
         return tuple(letters)
 
     async def done(self, letter: Letter) -> None:
         """Take a delivered letter out."""
-        await self._link.run("outbox_done", letter.rollout, letter.id)
+        await self._link.run("outbox_done", queue_of(letter), letter.id)
 
     async def delay(self, letter: Letter, until: float) -> None:
         """Put a letter off and count the attempt."""
         later = replace(letter, due=until, attempts=letter.attempts + 1)
-        await self._link.run("outbox_done", letter.rollout, letter.id, repr(until), body(later))
+        await self._link.run("outbox_done", queue_of(letter), letter.id, repr(until), body(later))
 
     async def posted(self, key: str) -> Posted | None:
         """Where a message stands; remembered for 100 days."""

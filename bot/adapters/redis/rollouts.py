@@ -20,12 +20,14 @@ _CHUNK = 200
 class RedisRollouts:
     """Implements `Rollouts`.
 
-    Ended rollouts are kept 90 days: the newest 500 of the fleet, and the newest 50 of each service.
+    Ended rollouts are kept 90 days: the newest 500 of the fleet, and the newest 50 of each service. A record is read
+    anew only when its text has changed: with 100 rollouts active, reading them was half of the time of a command.
     """
 
     def __init__(self, link: Link, clock: Clock) -> None:
         self._link = link
         self._clock = clock
+        self._known: dict[str, tuple[str, Rollout]] = {}
 
     async def create(
         self, rollout: Rollout, wake_at: float, messages: Sequence[Message], audit: Sequence[Audit]
@@ -95,7 +97,7 @@ class RedisRollouts:
             answer = await self._link.run("read", *chunk)
             for name, text, wake_at in zip(chunk, answer[::2], answer[1::2], strict=True):
                 try:
-                    rollout = _read(text)
+                    rollout = self._read(name, text)
                 except Unreadable as error:
                     quarantined.append((name, str(error)))
                     if place == "active":
@@ -105,7 +107,18 @@ class RedisRollouts:
                 if place == "quarantined":
                     await self._link.run("quarantine", "out", name)
             await asyncio.sleep(0)
+        active = {rollout.id for rollout, _ in readable}
+        for name in self._known.keys() - active:
+            del self._known[name]
         return Active(tuple(readable), tuple(quarantined))
+
+    def _read(self, name: str, text: str) -> Rollout:
+        known = self._known.get(name)
+        if known is not None and known[0] == text:
+            return known[1]
+        rollout = _read(text)
+        self._known[name] = (text, rollout)
+        return rollout
 
     async def finished(self, service: str = "", limit: int = 20) -> tuple[Rollout, ...]:
         """Ended rollouts, newest first; unreadable ones are left out."""

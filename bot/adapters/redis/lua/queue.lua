@@ -1,5 +1,6 @@
 -- queue(base, rollout, from): put the letters ARGV[from], ARGV[from + 1], ... (pairs of lane and body) into the outbox.
--- Lanes: 'card' (latest state only), 'urgent' (goes first), 'plain'.
+-- Lanes: 'card' (latest state only), 'urgent' (goes first), 'plain', 'answer' (urgent, in a queue of its own: it goes to
+-- one person and shall not wait behind a message that the channel's rate limit holds back).
 --
 -- letters     hash   id -> body
 -- dues        hash   id -> epoch seconds, of letters that were put off
@@ -9,10 +10,13 @@
 --
 -- A turn is the letter's running number, or the moment it was put off to: the numbers are far below epoch seconds, so
 -- that `score <= now` means "may go", oldest first, and does not depend on the clocks of those who wrote it.
-local function queue(base, rollout, from, last)
-  local lane = base .. 'out:' .. rollout
+local function queue(base, owner, from, last)
   for i = from, last, 2 do
-    local kind, body = ARGV[i], ARGV[i + 1]
+    local kind, body, rollout = ARGV[i], ARGV[i + 1], owner
+    if kind == 'answer' then
+      kind, rollout = 'urgent', owner .. ':answers'
+    end
+    local lane = base .. 'out:' .. rollout
     local drop = false
     if kind == 'card' then
       -- The head may be on its way with older state; a card further back is drawn later than now and says it all.
