@@ -76,10 +76,13 @@ class Scene:
         self.rollout = self.rollout.with_(bake=replace(self.rollout.bake, arrived_at=self.clock.now(), seen=seen))
 
     def look(self, after_s: float = 0.0) -> Assessment:
+        """One look, whose evidence the next one goes on from."""
         self.clock.advance(after_s)
         now = self.clock.now()
         answers = asyncio.run(self.metrics.ask(questions(self.rollout, now)))
-        return assess(self.rollout, now, answers, self.canary_pods, self.stable_pods, self.pinned)
+        look = assess(self.rollout, now, answers, self.canary_pods, self.stable_pods, self.pinned)
+        self.rollout = self.rollout.with_(evidence=look.evidence)
+        return look
 
     def report(self, after_s: float = 0.0) -> GateReport:
         """The first gate's report of a look."""
