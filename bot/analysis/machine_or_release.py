@@ -33,6 +33,7 @@ NOTICEABLE = 0.02
 CONTENDED = 0.2
 THROTTLED = 0.10
 ALIKE = 0.5
+TAIL = 0.01
 KOLMOGOROV = 1.63
 Z = 2.6
 LEADS = {
@@ -79,13 +80,15 @@ def evidence(canary: Ground, stable: Ground) -> str:
             beside = f" ({stable.label} {milliseconds(other)})" if other is not None else ""
             told.append(f"{name} {milliseconds(value)}{beside}")
     sentences = [f"{canary.label}: {', '.join(told)}."] if told else []
-    for ground in (canary, stable):
-        known = [f"{name} {health.measured}" for name, health in sorted(ground.nodes.items()) if health.measured]
-        if known:
-            sentences.append(f"Under {ground.label}: {'; '.join(known)}.")
-    bad = {name: health for ground in (stable, canary) for name, health in ground.nodes.items()}
-    reasons = [f"{name}: {' '.join(health.reasons)}" for name, health in sorted(bad.items()) if health.reasons]
-    sentences += reasons
+    nodes = {**stable.nodes, **canary.nodes}
+    known = []
+    for name, health in sorted(nodes.items()):
+        carries = " and ".join(ground.label for ground in (canary, stable) if name in ground.pods)
+        if health.measured:
+            known.append(f"{name} ({carries}) {health.measured}")
+    if known:
+        sentences.append(f"Lately {'; '.join(known)}.")
+    sentences += [f"{name}: {' '.join(health.ailments)}" for name, health in sorted(nodes.items()) if health.ailments]
     if canary.restarted:
         sentences.append(f"Restarted since the start: {', '.join(canary.restarted[:3])}.")
     if canary.throttled is not None:
@@ -108,10 +111,10 @@ def _beside(canary: Ground, stable: Ground, starved: Sequence[str], limit: float
     if elsewhere.requests >= ENOUGH and here.requests >= ENOUGH:
         other = _slow(elsewhere, limit)
         numbers = f"{percent(slow)} of {canary.label}'s requests on {names} are too slow, {percent(other)} elsewhere"
-        if slow > other / ALIKE and _apart(here, elsewhere, limit):
-            return Opinion(Blame.MACHINE, numbers)
-        if other > 0.01 and other >= ALIKE * slow:
+        if _beyond(elsewhere, limit) or (other > TAIL and other >= ALIKE * slow):
             return Opinion(Blame.RELEASE, numbers)
+        if other < ALIKE * slow and _apart(here, elsewhere, limit):
+            return Opinion(Blame.MACHINE, numbers)
     if stable_here.requests >= ENOUGH and here.requests >= ENOUGH:
         other, well = _slow(stable_here, limit), _slow(stable_elsewhere, limit)
         numbers = f"on {names} {percent(slow)} of {canary.label}'s requests are too slow, {percent(other)} of " + (
@@ -196,6 +199,11 @@ def _sum(histograms: Sequence[Histogram]) -> Histogram:
 
 def _slow(histogram: Histogram, limit: float) -> float:
     return histogram.above(limit) / histogram.requests if histogram.requests else 0.0
+
+
+def _beyond(histogram: Histogram, limit: float) -> bool:
+    """More than 1% are slower than the limit, by more than chance: the binomial z test at 2.6."""
+    return _slow(histogram, limit) - TAIL > Z * sqrt(TAIL * (1 - TAIL) / histogram.requests)
 
 
 def _apart(one: Histogram, other: Histogram, limit: float) -> bool:

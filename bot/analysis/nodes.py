@@ -113,9 +113,16 @@ class NodeHealth:
 
     @property
     def measured(self) -> str:
-        """`steal 15%, iowait 0.4%, CPU pressure 14%`: all that is known in numbers, "" when nothing is."""
+        """`steal 15%, iowait 0.4%, CPU pressure 14%`: what is known in numbers, without pressures under 1%."""
         known = [(name, self.lately(name)) for name in (*MODES, *PRESSURE)]
-        return ", ".join(f"{name} {percent(value)}" for name, value in known if value is not None)
+        told = [(name, value) for name, value in known if value is not None and (name in MODES or value >= 0.01)]
+        return ", ".join(f"{name} {percent(value)}" for name, value in told)
+
+    @property
+    def ailments(self) -> tuple[str, ...]:
+        """The reasons that are no number: bad conditions, a silent exporter."""
+        bad = (one for name, one in sorted(self.signals.items()) if name not in MODES and one.level > Level.OK)
+        return tuple(one.reason for one in bad)
 
     @property
     def starved(self) -> bool:

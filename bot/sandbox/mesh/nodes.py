@@ -22,6 +22,7 @@ class Node:
         self._cpu_s = [dict.fromkeys((*_BASE, "idle"), 0.0) for _ in range(CPUS)]
         self._waiting_s = 0.0
         self._io_waiting_s = 0.0
+        self._memory_waiting_s = 0.0
 
     def advance(self, elapsed_s: float, steal: float, iowait: float) -> None:
         """Add `elapsed_s` to every CPU; `steal` and `iowait` are shares of CPU time on top of the usual ones."""
@@ -38,6 +39,7 @@ class Node:
                 cpu[mode] += share * elapsed_s
         self._waiting_s += (0.01 + 0.9 * steal) * elapsed_s
         self._io_waiting_s += (0.002 + 0.9 * iowait) * elapsed_s
+        self._memory_waiting_s += 0.0005 * elapsed_s
 
     def text(self) -> str:
         """Return the node exporter's page."""
@@ -52,6 +54,7 @@ class Node:
                 family("node_cpu_seconds_total", "counter", cpu_samples),
                 family("node_pressure_cpu_waiting_seconds_total", "counter", [Sample({}, self._waiting_s)]),
                 family("node_pressure_io_waiting_seconds_total", "counter", [Sample({}, self._io_waiting_s)]),
+                family("node_pressure_memory_waiting_seconds_total", "counter", [Sample({}, self._memory_waiting_s)]),
                 family("node_uname_info", "gauge", [Sample({"nodename": self.name, "sysname": "Linux"}, 1)]),
             )
         )

@@ -56,6 +56,17 @@ def pod_of(manifest: Manifest) -> PodOf:
     )
 
 
+def latency_ms(rng: random.Random, fault: WorkloadFault = _HEALTHY, steal: float = 0.0, iowait: float = 0.0) -> float:
+    """Draw how long one request takes on a node where these shares of CPU time are stolen or wait for disks."""
+    delay_ms = rng.lognormvariate(math.log(MEDIAN_MS), SIGMA)
+    if fault.slow_ms and rng.random() * 100 < fault.slow_percent:
+        delay_ms += fault.slow_ms * rng.uniform(0.8, 1.2)
+    delayed = steal * _DELAYED_PER_STEAL + iowait * _DELAYED_PER_IOWAIT
+    if delayed and rng.random() < delayed:
+        delay_ms += _DELAY_FLOOR_MS + rng.expovariate(1 / _DELAY_MEAN_MS)
+    return delay_ms
+
+
 class Workloads:
     """All pods' servers, kept in step with the pods the API server has."""
 
@@ -150,17 +161,11 @@ class _PodServer:
 
     def outcome(self) -> tuple[float, int] | None:
         """Return seconds until the answer and its status, or None for a request that is never answered."""
-        faults, rng = self.faults(), self.rng
+        faults, rng, node = self.faults(), self.rng, self.pod.node
         fault = faults.workloads.get(self.pod.workload, _HEALTHY)
         if fault.hang_percent and rng.random() * 100 < fault.hang_percent:
             return None
-        delay_ms = rng.lognormvariate(math.log(MEDIAN_MS), SIGMA)
-        if fault.slow_ms and rng.random() * 100 < fault.slow_percent:
-            delay_ms += fault.slow_ms * rng.uniform(0.8, 1.2)
-        stolen = faults.steal.get(self.pod.node, 0.0) * _DELAYED_PER_STEAL
-        waiting = faults.iowait.get(self.pod.node, 0.0) * _DELAYED_PER_IOWAIT
-        if (stolen or waiting) and rng.random() < stolen + waiting:
-            delay_ms += _DELAY_FLOOR_MS + rng.expovariate(1 / _DELAY_MEAN_MS)
+        delay_ms = latency_ms(rng, fault, faults.steal.get(node, 0.0), faults.iowait.get(node, 0.0))
         failed = fault.fail_percent and rng.random() * 100 < fault.fail_percent
         return delay_ms / 1000, fault.fail_code if failed else 200
 
