@@ -252,20 +252,30 @@ class Wake:
         except NotFound as error:
             return RouteGone(str(error))
         except Conflict as error:
-            route = await self.measure.route(page.rollout)
-            if isinstance(route, RouteGone):
-                return route
-            return WriteFailed(revision, "conflict", str(error), route)
+            return await self._not_written(page, change, "conflict", str(error))
         except Permanent as error:
-            return WriteFailed(revision, "refused", str(error))
+            return await self._not_written(page, change, "refused", str(error))
         except Transient as error:
-            return WriteFailed(revision, "transient", str(error))
+            return await self._not_written(page, change, "transient", str(error))
+        except Exception as error:
+            self.world.telemetry.failed("write-broken", error, rollout=page.rollout.id)
+            return await self._not_written(page, change, "broken", f"a fault of the bot ({type(error).__name__})")
         finally:
             took_s = self.world.clock.monotonic() - started
             self.world.telemetry.observe("route_write_seconds", took_s)
         self.routes.put(target, state)
         self.world.telemetry.count("weight_changes", direction=change.direction.value)
         return Written(revision, change.weight_percent, state)
+
+    async def _not_written(self, page: Page, change: SetWeight, kind: str, detail: str) -> Event:
+        """Why a change did not happen, with the route as it is where that decides what now: somebody else may have
+        changed it, or have sent the canary to 0 by hand."""
+        if kind != "conflict" and change.direction is not Direction.ZERO:
+            return WriteFailed(change.mark.revision, kind, detail)
+        route = await self.measure.route(page.rollout)
+        if isinstance(route, RouteGone):
+            return route
+        return WriteFailed(change.mark.revision, kind, detail, route)
 
     def _close(self, page: Page, started: float) -> None:
         """Set the next wake-up, forget what has ended, and say what was done."""

@@ -11,6 +11,7 @@ from bot.rollout.model import Actor, Direction, HoldReason, Phase, Source
 from bot.rollout.wake import RETRY_S
 
 UNAPPLIED = "cannot-roll-back"
+HAND_AFTER = 3
 
 
 def roll_back(draft: Draft, reason: str, by: Actor, *, stable_ready: int | None = None) -> None:
@@ -82,6 +83,8 @@ def zero_failed(draft: Draft, event: WriteFailed) -> None:
     if rollout.write is None:
         return
     attempts = rollout.write.attempts + 1
+    if _zero_already(draft, event, attempts):
+        return
     draft.set(write=replace(rollout.write, attempts=attempts))
     again_s = RETRY_S[min(attempts - 1, len(RETRY_S) - 1)]
     if rollout.paged_at is not None and draft.now - rollout.paged_at < PAGE_EVERY_S:
@@ -95,6 +98,24 @@ def zero_failed(draft: Draft, event: WriteFailed) -> None:
     draft.set(paged_at=draft.now)
     draft.page(UNAPPLIED, f"{target.service}: the roll back cannot be applied", detail=text)
     draft.say(MessageKind.ALERT, text, tone=Tone.BAD, urgent=True)
+
+
+def _zero_already(draft: Draft, event: WriteFailed, attempts: int) -> bool:
+    """End when the canary has nothing although our write is refused: by hand, or because the object is another one.
+
+    The same object gets some attempts first, so that our destination is taken out and the mark says the end.
+    """
+    rollout, route = draft.rollout, event.route
+    if route is None or route.canary_weight:
+        return False
+    uid = rollout.target.route.uid
+    another = bool(uid and route.uid and route.uid != uid)
+    if not another and attempts < HAND_AFTER:
+        return False
+    found = "the object was made again" if another else f"somebody did it, for ours was refused: {event.detail}"
+    draft.set(reason=f"{rollout.reason} The route sends nothing to {rollout.target.canary.label} ({found}).")
+    rolled_back(draft)
+    return True
 
 
 def end(draft: Draft, phase: Phase, reason: str, by: Actor) -> None:

@@ -60,6 +60,13 @@ class FakeStore:
         """Make a corrupted record readable again."""
         self.rollouts.unreadable.pop(rollout_id, None)
 
+    def wipe(self) -> None:
+        """Lose everything, as an empty replica or a FLUSHALL does; tokens go on rising by the server's clock."""
+        parts = ((self.rollouts, FakeRollouts), (self.outbox, FakeOutbox), (self.freezes, FakeFreezes))
+        for part, kind in parts:
+            vars(part).update(vars(kind(self)))
+        self.leases.token, self.leases.owner = self.leases.token + 1_000_000, ""
+
     async def reach(self, call: str) -> None:
         """One call arrives at the store, or does not."""
         self.calls[call] += 1

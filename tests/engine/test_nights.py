@@ -1,0 +1,76 @@
+"""Unlucky nights: what must not happen when Redis is wiped, objects are made again, and people type the wrong thing."""
+
+import copy
+
+from bot.rollout.model import HoldReason, Phase
+from bot.usecases.requests import put
+from tests.engine.stage import ADA, Stage, stage
+from tests.engine.test_stories import started
+
+
+async def promoted(made: Stage) -> str:
+    """A rollout of payments that has been promoted."""
+    name = await started(made)
+    await made.play(120, until=lambda: made.store.rollouts.records[name].rollout.phase.final)
+    assert (await made.rollout(name)).phase is Phase.PROMOTED
+    return name
+
+
+def made_again(made: Stage, canary_weight: int) -> None:
+    """Somebody deletes the VirtualService and applies it again."""
+    manifest = copy.deepcopy(made.mesh.manifest("payments"))
+    made.mesh.delete("payments")
+    manifest["metadata"] = {"name": "payments", "namespace": "shop", "uid": "uid-of-another-object"}
+    stable, canary = manifest["spec"]["http"][0]["route"]
+    stable["weight"], canary["weight"] = 100 - canary_weight, canary_weight
+    made.mesh._store(manifest, "helm")
+
+
+async def test_a_rollout_of_an_object_made_again_without_the_canary_can_be_ended() -> None:
+    """The old object is gone and the new one sends nothing to the canary: a roll back has nothing to wait for."""
+    async with stage() as made:
+        name = await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        made_again(made, 0)
+        await made.play(3)
+        assert HoldReason.DRIFT in (await made.rollout(name)).hold_reasons
+        await put(made.desk, "rollback", name, ADA)
+        await made.play(5)
+        rollout = await made.rollout(name)
+        assert rollout.phase is Phase.ROLLED_BACK
+        assert "another object" in rollout.reason or "made again" in rollout.reason, rollout.reason
+        assert made.mesh.weights("payments") == (100, 0)
+
+
+async def test_a_roll_back_done_by_hand_ends_the_rollout() -> None:
+    """The API server refuses our patch and somebody uses the kubectl line: the paging stops, the rollout ends."""
+    async with stage() as made:
+        name = await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        made.mesh.fail("refused", times=1000)
+        await put(made.desk, "rollback", name, ADA)
+        await made.play(10)
+        assert (await made.rollout(name)).phase is Phase.ROLLING_BACK
+        made.mesh.edit("payments", canary_weight=0, by="kubectl-patch")
+        await made.play(12)
+        assert (await made.rollout(name)).phase is Phase.ROLLED_BACK
+        assert any(page.resolved for page in made.pager.pages), made.pager.pages
+
+
+async def test_an_error_of_ours_in_the_patch_is_told_like_any_other() -> None:
+    """Going to 0 fails for a reason nobody thought of: people are paged, and it is tried again."""
+    async with stage() as made:
+        name = await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        write = made.mesh.write
+
+        async def broken(target: object, change: object) -> object:
+            raise KeyError("spec")
+
+        made.mesh.write = broken  # type: ignore[method-assign, assignment]
+        await put(made.desk, "rollback", name, ADA)
+        await made.play(5)
+        assert any("cannot-roll-back" in page.key for page in made.pager.pages), made.pager.pages
+        made.mesh.write = write  # type: ignore[method-assign]
+        await made.play(8)
+        assert (await made.rollout(name)).phase is Phase.ROLLED_BACK
