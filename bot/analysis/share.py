@@ -75,8 +75,8 @@ def observe(rollout: Rollout, traffic: Traffic, begin: float) -> Share:
             return Share(100 * cut.canary / cut.both, round(cut.both), True)
     percent = 100 * whole.canary / whole.both
     if share * whole.both < MIN_EXPECTED:
-        awaited = f"about {share * whole.both:.0f} requests were to be expected"
-        thin = f"Too few requests: {awaited}, {number(MIN_EXPECTED)} would show it."
+        awaited = f"{share * whole.both:.1f} were to be expected"
+        thin = f"Too few requests: {number(MIN_EXPECTED)} of the canary would show it, {awaited}."
         return Share(percent, round(whole.both), None, thin)
     if whole.agrees(share):
         return Share(percent, round(whole.both), None, "It is not yet far enough from the weight before.")

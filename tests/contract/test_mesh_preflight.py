@@ -122,7 +122,22 @@ async def test_the_fingerprint_changes_with_a_redeployment_only(cluster: Cluster
 
 async def test_the_other_routes_of_the_service_are_listed_as_unsteered(cluster: Cluster) -> None:
     """The legacy route of the same VirtualService goes on as it is, and that is said."""
-    assert "route legacy" in warning(await cluster.survey(), "paths")
+    survey = await cluster.survey()
+    assert "route legacy" in warning(survey, "paths")
+    assert survey.target is not None
+    assert survey.target.other_ways == ("route legacy of the same VirtualService",)
+
+
+async def test_mirrored_requests_blur_the_share(cluster: Cluster) -> None:
+    """Copies of requests count at the host like any other, so the target knows of them."""
+
+    def copied(manifest: Manifest) -> None:
+        primary(manifest)["mirror"] = {"host": "payments", "subset": "v2"}
+
+    await cluster.change("VirtualService", "payments", copied)
+    target = (await cluster.survey()).target
+    assert target is not None
+    assert "mirrored requests of shop/payments" in target.other_ways
 
 
 async def test_roles_swap_when_the_canary_side_holds_all_the_weight(cluster: Cluster) -> None:

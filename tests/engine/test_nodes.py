@@ -173,7 +173,7 @@ async def test_the_catalog_says_what_a_failure_of_the_machine_does(on_machine: s
         assert (rollout.phase, made.weights()[-1]) == (phase, weight)
         told = " ".join(made.chat.texts)
         assert "Likely the machine, not the release" in told
-        assert "node-2 steal 8%" in told
+        assert "node-2 (v2) steal 8%" in told
 
 
 async def test_a_slow_release_on_a_well_node_goes_back_and_is_named() -> None:
