@@ -38,13 +38,14 @@ equally weighed, for those that begin later. Chosen by simulation (`make bench`)
 small ones, which cost the others next to nothing, for small effects at many requests."""
 
 LATE_SHARE = 0.4
-WITHIN_HORIZON = 0.75
+WITHIN_HORIZON = 0.5
+KEPT = 0.8
 TOGETHER = 4
 TOGETHER_S = 300.0
 """Against stable, requests of each side that are judged together, and for how long they are waited for."""
 
 ALPHA = 0.01
-FADING = 0.995
+FADING = 0.998
 MOST_TOGETHER = 10.0
 
 
@@ -159,8 +160,8 @@ def against_stable(
 def begins(since_s: float, until_s: float, horizon_s: float) -> float:
     """The part of the late share given to failures that begin between two moments of the rollout.
 
-    Three quarters of it are spread evenly over the expected length, half of the rest over as much again, half of what
-    is left over twice that, and so on: a rollout that is held for long keeps something to give.
+    Half of it is spread evenly over the expected length, a fifth of the rest over as much again, a fifth of what is
+    left over twice that, and so on: a rollout that is held for a night keeps something to give.
     """
     return _begun(until_s, horizon_s) - _begun(since_s, horizon_s)
 
@@ -263,14 +264,17 @@ def scattered(
 
 
 def clump(scatter: tuple[float, float, float, float]) -> float:
-    """`dispersion` from carried sums, 1 unless it is beyond chance: above three standard errors of a chi square over
-    its degrees of freedom, with at least ten bad requests. At most 10."""
+    """`dispersion` from carried sums, 1 unless it is beyond chance, with at least ten bad requests. At most 10.
+
+    Beyond chance: by three standard errors; the square that an interval with a mean of m bad requests adds has a
+    variance of 2 + 1/m.
+    """
     count, requests, bad, squares = scatter
     mean = bad / requests if requests > 0 else 0.0
     if not 0 < mean < 1 or bad < 10 or count < 3:
         return 1.0
     found = (squares - 2 * mean * bad + mean**2 * requests) / (mean * (1 - mean)) / (count - 1)
-    return min(MOST_TOGETHER, found) if found > 1 + 3 * sqrt(2 / (count - 1)) else 1.0
+    return min(MOST_TOGETHER, found) if found > 1 + 3 * sqrt((2 + count / bad) / (count - 1)) else 1.0
 
 
 def thinned(intervals: Iterable[Interval], by: float) -> list[Interval]:
@@ -312,11 +316,11 @@ def _shifted(interval: Interval, ratio: float, odds: float) -> float:
 
 
 def _begun(at_s: float, horizon_s: float) -> float:
-    part, length, share = 0.0, horizon_s, WITHIN_HORIZON
-    while at_s > 0 and share > 1e-6:
-        part += share * min(1.0, at_s / length)
-        at_s -= length
-        length, share = (length, (1 - WITHIN_HORIZON) / 2) if share == WITHIN_HORIZON else (2 * length, share / 2)
+    part = WITHIN_HORIZON * min(1.0, at_s / horizon_s)
+    left, length, at_s = 1 - WITHIN_HORIZON, horizon_s, at_s - horizon_s
+    while at_s > 0:
+        part += (1 - KEPT) * left * min(1.0, at_s / length)
+        left, length, at_s = KEPT * left, 2 * length, at_s - length
     return part
 
 
