@@ -11,16 +11,22 @@ import numpy as np
 
 from bot.analysis import statistics
 from bot.analysis.statistics import Evidence, Interval
-from tests.bench.traffic import LOOK_S, MINUTE, Array, Random, Traffic, rollout, same, simulate
+from tests.bench.traffic import LOOK_S, MINUTE, Array, Random, Traffic, arrays, rollout, same, simulate
 
 NEVER = -1
 Hits = np.ndarray
 """Per run the look at which it is called, NEVER when it is not."""
 
 
-def thinned(traffic: Traffic) -> Traffic:
-    """What the gates do about requests that fail together: counts divided by stable's clump so far."""
-    parts = [array.copy() for array in (traffic.requests, traffic.bad, traffic.stable_requests, traffic.stable_bad)]
+def thinned(traffic: Traffic, known: Traffic | None = None) -> Traffic:
+    """What the gates do about requests that fail together: counts divided by stable's clump so far.
+
+    `known` is traffic before the start, from which the clump is known already.
+    """
+    if known is not None:
+        both = thinned(Traffic(*(np.hstack(pair) for pair in zip(arrays(known), arrays(traffic), strict=True))))
+        return Traffic(*(array[:, known.looks :] for array in arrays(both)))
+    parts = [array.copy() for array in arrays(traffic)]
     count, requests, bad, squares = (np.zeros(traffic.runs) for _ in range(4))
     with np.errstate(divide="ignore", invalid="ignore"):
         for look in range(traffic.looks):
@@ -32,9 +38,9 @@ def thinned(traffic: Traffic) -> Traffic:
             bad = kept * bad + np.where(some, failed, 0.0)
             squares = kept * squares + np.where(some, failed**2 / seen, 0.0)
             mean = bad / requests
-            known = (mean > 0) & (mean < 1) & (bad >= 10) & (count >= 3)
+            enough = (mean > 0) & (mean < 1) & (bad >= 10) & (count >= 3)
             found = (squares - 2 * mean * bad + mean**2 * requests) / (mean * (1 - mean)) / (count - 1)
-            clumped = known & (found > 1 + 3 * np.sqrt(2 / (count - 1)))
+            clumped = enough & (found > 1 + 3 * np.sqrt((2 + count / bad) / (count - 1)))
             by = np.where(clumped, np.minimum(statistics.MOST_TOGETHER, found), 1.0)
             for part in parts:
                 part[:, look] /= by
@@ -116,9 +122,7 @@ def requests_at(traffic: Traffic, hits: Hits, since: int = 0) -> Array:
 
 def fisher(traffic: Traffic, alpha: float) -> float:
     """The best test against stable that looks only once, at the end: Fisher's exact test; the fraction it flags."""
-    totals = [
-        array.sum(axis=1) for array in (traffic.requests, traffic.bad, traffic.stable_requests, traffic.stable_bad)
-    ]
+    totals = [array.sum(axis=1) for array in arrays(traffic)]
     return sum(_hypergeometric_tail(*map(int, run)) <= alpha for run in zip(*totals, strict=True)) / traffic.runs
 
 
@@ -150,8 +154,7 @@ def _apart(evidence: Evidence, log_e: float) -> float:
 
 
 def _interval(traffic: Traffic, run: int, look: int) -> Interval:
-    arrays = (traffic.requests, traffic.bad, traffic.stable_requests, traffic.stable_bad)
-    return Interval(LOOK_S, *(float(array[run, look]) for array in arrays))
+    return Interval(LOOK_S, *(float(array[run, look]) for array in arrays(traffic)))
 
 
 def _log_e(terms: Callable[[float], Array], traffic: Traffic, horizon_s: float) -> Array:
@@ -175,13 +178,13 @@ def _log_e(terms: Callable[[float], Array], traffic: Traffic, horizon_s: float) 
 
 def _stretches(traffic: Traffic) -> Traffic:
     """The counts at the looks at which a stretch ends, zeros at all others."""
-    arrays = (traffic.requests, traffic.bad, traffic.stable_requests, traffic.stable_bad)
-    ended = [np.zeros_like(array) for array in arrays]
-    waiting = [np.zeros(traffic.runs) for _ in arrays]
+    counts = arrays(traffic)
+    ended = [np.zeros_like(array) for array in counts]
+    waiting = [np.zeros(traffic.runs) for _ in counts]
     seconds = np.zeros(traffic.runs)
     for look in range(traffic.looks):
         seconds += LOOK_S
-        for one, array in zip(waiting, arrays, strict=True):
+        for one, array in zip(waiting, counts, strict=True):
             one += array[:, look]
         enough = np.minimum(waiting[0], waiting[2]) >= statistics.TOGETHER
         over = enough | (seconds >= statistics.TOGETHER_S)

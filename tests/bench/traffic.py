@@ -38,6 +38,11 @@ class Traffic:
         return self.requests.shape[1]
 
 
+def arrays(traffic: Traffic) -> tuple[Array, Array, Array, Array]:
+    """Its four arrays of counts."""
+    return traffic.requests, traffic.bad, traffic.stable_requests, traffic.stable_bad
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Where the requests go: the weight in percent at each look, and requests per second of both sides together.
@@ -135,7 +140,7 @@ def simulate(
 
 
 def tails(random: Random, runs: int, minutes: int, per_look: int, fraction: float) -> Array:
-    """Latencies in ms, shaped (runs, looks, per_look): about 40 ms, but a `fraction` of 250 ms and more, heavy-tailed."""
+    """Latencies in ms, shaped (runs, looks, per_look): about 40 ms, but a `fraction` above 250, heavy-tailed."""
     shape = (runs, minutes * MINUTE, per_look)
     body = 40 * np.exp(0.4 * random.normal(size=shape))
     tail = 250 * (1 - random.random(shape)) ** (-1 / 1.2)
