@@ -21,6 +21,7 @@ from bot.adapters.slack.people import SlackDirectory
 from bot.adapters.slack.sockets import Sockets
 from bot.adapters.telemetry import ProcessTelemetry
 from bot.adapters.timeline import SchedulerTimeline
+from bot.analysis.backtest import Backtest
 from bot.catalog import Catalog, Poll, Reloading
 from bot.engine.engine import Engine
 from bot.engine.world import World
@@ -32,6 +33,7 @@ from bot.handlers.intake import Intake
 from bot.handlers.socket import receiver
 from bot.ports.mesh import Mesh
 from bot.settings import Settings
+from bot.usecases.backtest import BacktestAsk, Means, Progress, backtest
 from bot.usecases.desk import Desk
 
 INTRODUCE_EVERY_S = 2.0
@@ -164,20 +166,7 @@ async def build(settings: Settings) -> Bot:
     instruments = Instruments()
     telemetry = ProcessTelemetry(instruments)
     parts = await connect(settings)
-    cluster = KubeCluster(parts.kube)
-    shared: dict[str, Any] = {
-        "rollouts": parts.store.rollouts,
-        "inbox": parts.store.inbox,
-        "outbox": parts.store.outbox,
-        "freezes": parts.store.freezes,
-        "meshes": parts.meshes,
-        "cluster": cluster,
-        "metrics": parts.metrics,
-        "clock": parts.clock,
-        "catalog": _present(catalog),
-        "namespaces": settings.namespaces,
-        "new_id": new_id,
-    }
+    shared = _shared(settings, parts, catalog)
     desk = Desk(directory=SlackDirectory(parts.chat, parts.clock), **shared)
     engine = Engine(
         World(
@@ -201,6 +190,37 @@ async def build(settings: Settings) -> Bot:
         telemetry=telemetry,
     )
     return bot
+
+
+async def simulate(settings: Settings, ask: BacktestAsk, progress: Progress) -> Backtest:
+    """Try a service's gates on its past; only catalog, cluster and Prometheus are asked.
+
+    Raises CatalogErrors, Permanent for an unusable kubeconfig, and what `backtest` raises.
+    """
+    catalog = Reloading(settings.catalog)
+    parts = await connect(settings)
+    try:
+        desk = Desk(directory=SlackDirectory(parts.chat, parts.clock), **_shared(settings, parts, catalog))
+        return await backtest(desk, ask, Means(), progress)
+    finally:
+        await parts.close()
+
+
+def _shared(settings: Settings, parts: Parts, catalog: Reloading) -> dict[str, Any]:
+    """What desk and engine reach alike."""
+    return {
+        "rollouts": parts.store.rollouts,
+        "inbox": parts.store.inbox,
+        "outbox": parts.store.outbox,
+        "freezes": parts.store.freezes,
+        "meshes": parts.meshes,
+        "cluster": KubeCluster(parts.kube),
+        "metrics": parts.metrics,
+        "clock": parts.clock,
+        "catalog": _present(catalog),
+        "namespaces": settings.namespaces,
+        "new_id": new_id,
+    }
 
 
 def new_id() -> str:

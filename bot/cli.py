@@ -1,13 +1,18 @@
 """The command line: thin, and nothing heavy is imported before a command needs it."""
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bot.analysis.backtest import Backtest
     from bot.sandbox.demo.telling import Say
     from bot.settings import Settings
+    from bot.usecases.backtest import Progress
 
 app = typer.Typer(
     name="canary-bot",
@@ -84,6 +89,49 @@ def demo(
 
 
 @app.command()
+def simulate(
+    service: Annotated[str, typer.Option(help="The service whose gates are tried.")],
+    since: Annotated[str, typer.Option(help="How far back, as 24h or 7d.")] = "24h",
+    namespace: Annotated[str, typer.Option(help="Its namespace, when the catalog does not say.")] = "",
+    plan: Annotated[str, typer.Option(help="A plan of the catalog instead of the service's own.")] = "",
+    steps: Annotated[str, typer.Option(help="Steps instead of a plan, as 5%:10m,50%:10m,100%:10m.")] = "",
+    every: Annotated[str, typer.Option(help="How often a rollout is imagined to begin. [default: 15m at most]")] = "",
+    png: Annotated[Path | None, typer.Option(help="Draw a chart into this file (extra `charts`).")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything into this file.")] = None,
+) -> None:
+    """Try a service's gates on its recorded past: how often would they have failed with nothing wrong?"""
+    import asyncio
+    import json
+
+    from bot.adapters import charts, log
+    from bot.errors import CanaryError, UserError
+
+    log.configure("error")
+    settings = _settings()
+    from bot import bootstrap
+    from bot.rollout.duration import parse_duration
+    from bot.usecases.backtest import BacktestAsk
+    from bot.views.backtest import document
+
+    try:
+        every_s = parse_duration(every) if every else 0.0
+        ask = BacktestAsk(service, parse_duration(since), namespace, plan, steps, every_s)
+        with _progress() as progress:
+            result = asyncio.run(bootstrap.simulate(settings, ask, progress))
+        _tell_backtest(result)
+        if json_path is not None:
+            json_path.write_text(json.dumps(document(result), indent=1), encoding="utf-8")
+        if png is not None:
+            png.write_bytes(charts.backtest_png(result))
+    except UserError as error:
+        typer.echo(f"{error.message} {error.hint}".strip(), err=True)
+        raise typer.Exit(1) from error
+    except (CanaryError, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     from importlib.metadata import version as installed
@@ -106,6 +154,56 @@ def _teller() -> "Say":
             typer.echo(text)
 
     return say
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    """A bar on a terminal's standard error; nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def told(what: str, part: float) -> None:
+            bar.update(task, description=what, completed=part)
+
+        yield told
+
+
+def _tell_backtest(result: "Backtest") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from bot.analysis.backtest import Outcome
+    from bot.rollout.duration import spoken
+    from bot.rollout.plan import text as plan_text
+    from bot.views import backtest as view
+
+    console = Console(highlight=False)
+    console.print(
+        f"{result.service}: {result.runs:,} rollouts imagined over {spoken(result.end - result.begin)}, one every "
+        f"{spoken(result.every_s)}, with {result.stable} in the canary's place",
+        markup=False,
+    )
+    console.print(f"{plan_text(result.plan)}; {round(result.requests):,} requests", style="dim", markup=False)
+    table = Table()
+    for index, head in enumerate(view.HEADS):
+        table.add_column(head, justify="right" if index else "left")
+    for gate in result.gates:
+        if not gate.untried:
+            style = "red" if gate.count(Outcome.FAILED) else "yellow" if gate.count(Outcome.WAITED) else "green"
+            table.add_row(*view.row(gate), style=style)
+    console.print(table)
+    for gate in result.gates:
+        told = f"{gate.gate.name}: not tried, {gate.untried}." if gate.untried else gate.advice
+        console.print(told, style="dim" if gate.untried else None, markup=False)
+    for note in result.notes:
+        console.print(note, style="dim", markup=False)
 
 
 def _settings() -> "Settings":

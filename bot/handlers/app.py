@@ -146,11 +146,17 @@ class Doors:
                 key,
                 who,
                 decode(text)[:200],
-                lambda person: command.run(self.desk, understood.args, person),
+                lambda person: self._run(understood, person),
                 changes=command.changes,
                 urgent=command.urgent,
             )
         )
+
+    async def _run(self, understood: speech.Understood, who: Who) -> Rendered | Asked:
+        first = understood.command.waiting(understood.args)
+        if first:
+            await self.tell(who, answers.said(first))
+        return await understood.command.run(self.desk, understood.args, who)
 
     def clicked(self, click: actions.Click, key: str, who: Who, reason: str = "") -> None:
         """A button, or the modal behind it."""

@@ -14,12 +14,18 @@ Parse = Callable[[Line], Any]
 Run = Callable[[Desk, Any, Who], Awaitable[Rendered | Asked]]
 
 
+def silent(args: Any) -> str:
+    """Most commands answer at once."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One verb. `usage` is what follows it, `example` a whole line without `/canary`.
 
     `parse` turns the words after the verb into the arguments of `run`; it raises UserError. `run` answers privately,
     or with Asked when the holder answers. `permission` is the verb that policy knows it by, "" for what everybody may.
+    `waiting` says of the arguments what is whispered before a long run, "" for nothing.
     `changes` marks what may not be done twice; `urgent` what is never dropped, even if it cannot be told from a repeat.
     """
 
@@ -33,6 +39,7 @@ class Command:
     permission: str = ""
     changes: bool = False
     urgent: bool = False
+    waiting: Callable[[Any], str] = silent
 
     @property
     def line(self) -> str:

@@ -1,7 +1,8 @@
 """The desk: the ports through which every use case works, on any replica."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bot.catalog import Catalog
 from bot.ports.clock import Clock
@@ -17,7 +18,7 @@ class Desk:
     """What a use case may reach; `catalog` is asked each time because the file can be reloaded.
 
     `meshes` are the routers by name, `namespaces` those the bot may steer in (empty: all), `new_id` makes the random
-    part of ids.
+    part of ids. `backtesting` is held by the one backtest that may be under way.
     """
 
     rollouts: Rollouts
@@ -32,3 +33,4 @@ class Desk:
     catalog: Callable[[], Catalog]
     namespaces: Sequence[str]
     new_id: Callable[[], str]
+    backtesting: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -15,6 +15,7 @@ from bot.handlers.commands.start import Args as Starting
 from bot.handlers.grammar import Misunderstood, decode
 from bot.handlers.moment import moment
 from bot.rollout.gate import parse_gate
+from bot.usecases.backtest import BacktestAsk
 from bot.usecases.start import StartAsk
 
 NOW = 1_800_000_000.0  # 2027-01-15 08:00 UTC
@@ -54,7 +55,8 @@ STEPS = "5%:10m,50%:30m:approve,100%:10m"
         ("freeze all for 4h audit week", Freezing("all", 14400.0, "audit week")),
         ("freeze payments forever young", Freezing("payments", None, "forever young")),
         ("unfreeze", ""),
-        ("gates payments in shop", ("payments", "shop")),
+        ("gates payments in shop", BacktestAsk("payments", 0.0, "shop")),
+        ("gates payments —since 24h --every 1h in shop", BacktestAsk("payments", 86400.0, "shop", every_s=3600.0)),
         ("", ""),
         ("help abort", "rollback"),
     ],
