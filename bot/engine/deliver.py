@@ -22,6 +22,7 @@ BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 EDITS_PER_MINUTE = 50
 POSTS_PER_SECOND = 1
 SHOWN_KEPT = 2000
+LINE_S = 30.0
 CLOSED = Posted("", "")
 """Stands for a message that has been closed: the next of its key is posted anew."""
 PLAIN = frozenset({MessageKind.NODE, MessageKind.NOTICE})
@@ -30,9 +31,11 @@ PLAIN = frozenset({MessageKind.NODE, MessageKind.NOTICE})
 class Later(CanaryError):
     """The shared allowance of the workspace is used up; not a failure."""
 
-    def __init__(self, delay_s: float) -> None:
+    def __init__(self, bucket: str, delay_s: float, spacing_s: float) -> None:
         super().__init__(f"wait {delay_s:.1f} s")
+        self.bucket = bucket
         self.delay_s = delay_s
+        self.spacing_s = spacing_s
 
 
 class Deliver:
@@ -44,6 +47,7 @@ class Deliver:
         self._rung = asyncio.Event()
         self._one_round = asyncio.Lock()
         self._closing = False
+        self._line: dict[str, float] = {}
         self._shown: OrderedDict[str, str] = OrderedDict()
 
     def ring(self) -> None:
@@ -100,7 +104,7 @@ class Deliver:
         try:
             await self._say(letter)
         except Later as later:
-            await self._put_off(letter, later.delay_s)
+            await self._put_off(letter, self._turn_s(later, letter))
             return False
         except Transient as error:
             delay = max(error.delay_s, BACK_OFF_S[min(letter.attempts, len(BACK_OFF_S) - 1)])
@@ -120,6 +124,18 @@ class Deliver:
             )
         await self._world.outbox.done(letter)
         return True
+
+    def _turn_s(self, later: Later, letter: Letter) -> float:
+        """Seconds until a letter's turn: those that wait for one bucket stand in a line instead of asking all at once.
+
+        One that has had its turn and was overtaken (by something urgent) goes next.
+        """
+        now = self._world.clock.now()
+        if letter.attempts:
+            return later.delay_s
+        turn = min(max(now + later.delay_s, self._line.get(later.bucket, 0.0)), now + LINE_S)
+        self._line[later.bucket] = turn + later.spacing_s
+        return turn - now
 
     async def _put_off(self, letter: Letter, delay_s: float) -> None:
         await self._world.outbox.delay(letter, self._world.clock.now() + delay_s)
@@ -231,7 +247,7 @@ class Deliver:
     async def _allow(self, bucket: str, limit: int, window_s: float) -> None:
         wait_s = await self._world.outbox.allowance(bucket, limit, window_s, self._world.clock.now())
         if wait_s > 0:
-            raise Later(wait_s)
+            raise Later(bucket, wait_s, window_s / limit)
 
     def _channel(self, message: Message, rollout: Rollout) -> str:
         return message.channel or rollout.rules.channel
