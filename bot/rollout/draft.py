@@ -52,7 +52,9 @@ class Draft:
         step: int | None = None,
     ) -> None:
         """Add a message for the channel."""
-        self._messages.append(Message(kind, text, detail, tone, urgent, step=step))
+        # The next question may not overtake the end of the last one: they are told apart by their order alone.
+        first = urgent or kind is MessageKind.ASKED
+        self._messages.append(Message(kind, text, detail, tone, first, step=step))
 
     def note(self, text: str, *, detail: str = "", tone: Tone = Tone.INFO, urgent: bool = False) -> None:
         """Add a reply in the card's thread."""

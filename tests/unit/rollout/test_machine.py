@@ -396,6 +396,21 @@ def test_drift_holds_and_names_the_manager_and_vanishes_by_itself() -> None:
     assert (world.rollout.phase, world.rollout.bake.covered_s) == (Phase.PROGRESSING, 0.0)
 
 
+def test_a_question_never_overtakes_the_end_of_the_one_before() -> None:
+    """Questions and their ends wait in the same lane, so that each end is told of its own question."""
+    world = begun()
+    told = []
+    for canary in (40, 5, 60):
+        world.route.canary, world.route.stable = canary, 100 - canary
+        world.now += 5
+        told += [one for one in world.step(world.look()).messages if one.kind in (MessageKind.ASK, MessageKind.ASKED)]
+    assert [(one.kind, one.urgent) for one in told] == [
+        (MessageKind.ASK, True),
+        (MessageKind.ASKED, True),
+        (MessageKind.ASK, True),
+    ]
+
+
 def test_found_weights_can_be_adopted() -> None:
     """Adopting takes the found weight as ours, fences it, and bakes it anew; an approval is not skipped by it."""
     world = begun()
