@@ -29,7 +29,8 @@ SCRAPED_S = 20.0
 class Options:
     """What to use instead of the embedded parts ("" means embedded), and the traffic in requests/s per service.
 
-    `seeds` are files of further manifests for the embedded API server, `services` those that get traffic (commas).
+    `seeds` are files of further manifests for the embedded API server, `services` those that get traffic (commas),
+    `mesh_port` is where the mesh's metrics are (0: a free port), for a Prometheus that is not ours to configure.
     """
 
     redis: str = ""
@@ -42,6 +43,7 @@ class Options:
     with_page: bool = True
     seeds: tuple[str, ...] = ()
     services: str = "payments,checkout"
+    mesh_port: int = 0
 
 
 @dataclass(slots=True)
@@ -99,12 +101,10 @@ class World:
         await asyncio.gather(self._start_kube(), self._part("slack", *http_args))
         cluster = ("--kube", self.kube_url, "--token", self.kube_token)
         traffic = ("--rate", str(self.options.rate), "--services", self.options.services)
-        await self._part("mesh", *cluster, *traffic, ready_within_s=30.0)
+        own_port = ("--port", str(self.options.mesh_port))
+        await self._part("mesh", *cluster, *traffic, *own_port, ready_within_s=30.0)
         if not self.options.prometheus:
-            mesh = self.parts["mesh"].ready
-            targets = [f"istio-mesh={mesh['metrics']}"]
-            targets += [f"node-exporter/{name}={url}" for name, url in mesh["nodes"].items()]
-            await self._part("prometheus", *(word for target in targets for word in ("--target", target)))
+            await self._part("prometheus", *(word for target in self.targets() for word in ("--target", target)))
         await self._start_control()
         await self._scraped()
         if self.options.with_page:
@@ -112,6 +112,12 @@ class World:
             world_file.write_text(json.dumps(self.addresses()))
             port = ("--port", str(self.options.page_port)) if self.options.page_port else ()
             await self._part("page", "--world", str(world_file), *port)
+
+    def targets(self) -> list[str]:
+        """What Prometheus has to scrape every second, as `JOB=URL` or `JOB/INSTANCE=URL`."""
+        mesh = self.parts["mesh"].ready
+        nodes = [f"node-exporter/{name}={url}" for name, url in mesh["nodes"].items()]
+        return [f"istio-mesh={mesh['metrics']}", *nodes]
 
     async def _start_kube(self) -> None:
         """Start the embedded API server, or read where the given one is."""
@@ -135,7 +141,8 @@ class World:
                 except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
                     pass
                 if time.monotonic() > deadline:
-                    raise PartError("Prometheus has not scraped the mesh")
+                    wanted = ", ".join(self.targets())
+                    raise PartError(f"{self.prometheus_url} has not scraped the mesh; it has to scrape {wanted}")
                 await asyncio.sleep(0.1)
 
     def addresses(self) -> dict[str, Any]:

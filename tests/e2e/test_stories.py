@@ -17,4 +17,4 @@ def test_beside_each_other(story: Callable[..., object], play: Callable[..., Non
 @pytest.mark.parametrize("alone", stories.ALONE, ids=lambda story: story.__name__)
 def test_alone(alone: Callable, play: Callable[..., None], stories_town: Town) -> None:
     """The same for faults that everyone feels, one after the other, after the others have ended."""
-    stories_town.play(alone(stories_town))
+    stories_town.play(stories_town.play_alone(alone))

@@ -41,6 +41,7 @@ class Town:
         self.world: World = new_world(options)
         self.clients: Clients
         self._typing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._mending: list[Callable[[], Awaitable[None]]] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="town", daemon=True)
 
@@ -130,6 +131,18 @@ class Town:
         async with self.clients.session.get(url, headers=headers) as answer:
             found: Json = await answer.json()
             return found
+
+    def afterwards(self, mend: Callable[[], Awaitable[None]]) -> None:
+        """Have something mended when the present story ends, however it ends (`play_alone`)."""
+        self._mending.append(mend)
+
+    async def play_alone(self, story: Callable[[Town], Awaitable[None]]) -> None:
+        """Play a story whose faults everyone feels, and mend them."""
+        try:
+            await story(self)
+        finally:
+            while self._mending:
+                await self._mending.pop()()
 
     async def restart_redis(self, port: int) -> None:
         """Start Redis again where it was, with the data it had."""
@@ -221,11 +234,11 @@ class Run:
         assert found
         return found
 
-    async def asked(self, verb: str, within_s: float = PATIENCE_S) -> Json:
-        """Wait for a message in the channel, below the card, that has a button of this verb; the newest one."""
+    async def asked(self, verb: str, words: str = "", within_s: float = PATIENCE_S) -> Json:
+        """Wait for a message in the channel, below the card, with a button of this verb and these words."""
 
         async def there() -> Json | None:
-            offers = [one for one in (await self.messages())[1:] if button(one, verb)]
+            offers = [one for one in (await self.messages())[1:] if button(one, verb) and words in one["text"]]
             return offers[-1] if offers else None
 
         found = await self.eventually(there, within_s)

@@ -5,19 +5,20 @@ import json
 import signal
 import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
 
 from bot.sandbox.demo.clients import Clients, Refused
 from bot.sandbox.demo.report import Judged, judged
+from bot.sandbox.demo.routelog import RouteLog
 from bot.sandbox.demo.story import StoryFailed, bad_release, good_release
 from bot.sandbox.demo.telling import Echo, Say, end_of_log, summary
 from bot.sandbox.process import PartError, until_told_to_stop
 from bot.sandbox.world import Options, World, new_world
 
+FOLLOWING_S = 10.0
 STORIES = (
     ("A good release: payments v2", good_release),
     ("A bad release: checkout v2 fails 5% of its requests", bad_release),
@@ -70,8 +71,14 @@ async def run(wish: Wish, say: Say) -> int:
 async def _stories(wish: Wish, world: World, say: Say) -> int:
     async with aiohttp.ClientSession() as session:
         clients = Clients(session, world.url("slack"), world.kube_url, world.url("mesh"), world.prometheus_url)
+        beside = []
+        if world.external_kube:
+            log = RouteLog(session, world.kube_url, world.kube_token)
+            beside.append(asyncio.create_task(log.run()))
+            await asyncio.wait_for(log.following.wait(), FOLLOWING_S)
+            clients = replace(clients, seen_writes=log.writes)
         echo = Echo(clients, say)
-        echoing = asyncio.create_task(echo.run())
+        beside.append(asyncio.create_task(echo.run()))
         found: list[Judged] = []
         try:
             for title, story in STORIES:
@@ -86,9 +93,9 @@ async def _stories(wish: Wish, world: World, say: Say) -> int:
             for line in end_of_log(world.bot_lines):
                 say(line)
         finally:
-            echoing.cancel()
-            with suppress(asyncio.CancelledError):
-                await echoing
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
     if wish.json_path is not None:
         wish.json_path.write_text(json.dumps({"stories": [one.report for one in found]}, indent=2) + "\n")
     complaints = [complaint for one in found for complaint in one.complaints]
