@@ -45,6 +45,11 @@ class Page:
         self.audit.extend(decision.audit)
         self.dirty = self.dirty or decision.save or bool(decision.messages) or bool(decision.audit)
 
+    def say(self, message: Message) -> None:
+        """Queue a message that belongs to no decision."""
+        self._queue(message)
+        self.dirty = True
+
     def attempt(self, save_id: str) -> Attempt:
         """Everything there is to save now, as one save."""
         self.unsure = Attempt(self.rollout, self.wake_at, tuple(self.messages), tuple(self.audit), save_id)

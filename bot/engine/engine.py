@@ -24,6 +24,8 @@ UNREADABLE_EVERY_ROUNDS = 60
 LATE_S = 2.0
 STOP_GRACE_S = 8.0
 RESTART_S = 1.0
+BROKEN_AFTER = 3
+"""Wake-ups of one rollout that fail in a row before people are paged."""
 LAST_WORDS_S = 3.0
 
 
@@ -51,7 +53,8 @@ class Engine:
             self._deliver.ring,
             self._quarantine,
         )
-        self._workers = Workers(self._wake, self._worker_failed)
+        self._workers = Workers(self._work, self._worker_failed)
+        self._broken: dict[str, int] = {}
         self._rounds = 0
         self._quarantined: set[str] = set()
         self._always: list[asyncio.Task[None]] = []
@@ -122,6 +125,7 @@ class Engine:
         for rollout in self._book.rollouts():
             self._world.timeline.cancel(rollout.id)
         self._book.clear()
+        self._broken.clear()
         self._routes.clear()
         self._measure.clear()
         self._deliver.forget()
@@ -194,10 +198,21 @@ class Engine:
         page = self._book.page(rollout_id)
         return page.rollout if page else None
 
+    async def _work(self, rollout_id: str) -> None:
+        await self._wake(rollout_id)
+        if self._broken.pop(rollout_id, 0) >= BROKEN_AFTER:
+            self._paging.send(Page(f"{rollout_id}:broken", f"{rollout_id} is watched again", resolved=True))
+
     def _worker_failed(self, key: str, error: BaseException) -> None:
+        """A fault of ours: tried again each second, and told when it stays, for the canary keeps its traffic."""
         self._world.telemetry.failed("wake-failed", error, rollout=key)
         self._world.telemetry.count("wake_failures")
         self._world.timeline.at(key, self._world.clock.now() + RESTART_S)
+        self._broken[key] = self._broken.get(key, 0) + 1
+        if self._broken[key] == BROKEN_AFTER:
+            summary = f"{key} is not watched: canary-bot fails to work on it, and its canary keeps its weight"
+            detail = f"{type(error).__name__} {BROKEN_AFTER} times in a row. `rollback {key}` still works; see the log."
+            self._paging.send(Page(f"{key}:broken", summary, detail))
 
     def _for_ever(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """A task that is started again when it fails: no failure may end the engine's loops."""

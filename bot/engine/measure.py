@@ -92,10 +92,15 @@ class Measure:
         now = self._world.clock.monotonic()
         if now - self._freezes_at >= FREEZES_HOLD_S and not self._store_away():
             try:
-                self._freezes = await self._world.freezes.all()
-                self._freezes_at = now
+                await self.freezes_now()
             except (Transient, Permanent) as error:
                 self._world.telemetry.line("freezes-unread", error=str(error))
+        return self._freezes
+
+    async def freezes_now(self) -> tuple[Freeze, ...]:
+        """The freezes in force, read afresh. Raises Transient and Permanent."""
+        self._freezes = await self._world.freezes.all()
+        self._freezes_at = self._world.clock.monotonic()
         return self._freezes
 
     async def _stable_ready(self, rollout: Rollout) -> int | None:

@@ -113,8 +113,18 @@ class Wake:
             if request.id not in page.answered:
                 page.answered.add(request.id)
                 look |= await self._feed(page, request)
-        if not page.rollout.phase.final:
-            await self._advance(page, look)
+        try:
+            if not page.rollout.phase.final:
+                await self._advance(page, look)
+        except Conflict:
+            raise
+        except Exception:
+            await self._settle(page, requests)
+            raise
+        await self._settle(page, requests)
+
+    async def _settle(self, page: Page, requests: tuple[Request, ...]) -> None:
+        """Save what was decided, also when the look that should have followed broke: people wait for their answers."""
         saved = await self.keep.save(page)
         if requests and saved:
             await self._heard(page, requests)
@@ -204,6 +214,9 @@ class Wake:
                 decision = decide(page.rollout, pending, self.world.clock.now())
             except IllegalEvent as error:
                 self.world.telemetry.failed("illegal-event", error, rollout=page.rollout.id)
+                if isinstance(pending, Request):
+                    text = f"Nothing changed: `{pending.verb}` is not known here."
+                    page.say(Message(MessageKind.ANSWER, text, tone=Tone.WAIT, urgent=True, reply=pending.reply))
                 return look
             if decision.rollout.phase is not page.rollout.phase:
                 self._tell_phase(page.rollout, decision.rollout)
@@ -236,9 +249,21 @@ class Wake:
                 revision = effect.mark.revision
                 if not await self.keep.save(page):
                     return WriteFailed(revision, "unsaved", "the decision could not be saved: Redis does not answer")
+                if effect.direction is Direction.RAISE and (frozen := await self._frozen(page.rollout)):
+                    return WriteFailed(revision, "frozen", frozen)
                 if not self.holder.may_raise(PATCH_TAKES_S):
                     return WriteFailed(revision, "no-lease", "this process does not hold the lease for long enough")
                 return await self._write(page, effect)
+
+    async def _frozen(self, rollout: Rollout) -> str:
+        """Why a freeze forbids a raise, "" when none does. Read last of all: a freeze that was announced binds."""
+        try:
+            freezes = await self.measure.freezes_now()
+        except (Transient, Permanent) as error:
+            return f"nobody can say whether a freeze stands: {error}"
+        now = self.world.clock.now()
+        binding = next((one for one in freezes if one.covers(rollout.target.service, now)), None)
+        return f"a freeze has begun: {binding.reason}" if binding else ""
 
     async def _write(self, page: Page, change: SetWeight) -> Event:
         """Patch the route; whatever happens becomes an event."""

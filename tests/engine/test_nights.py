@@ -2,7 +2,9 @@
 
 import copy
 
-from bot.rollout.model import HoldReason, Phase
+from bot.errors import Transient
+from bot.rollout.events import Request
+from bot.rollout.model import Freeze, HoldReason, Phase, Rollout
 from bot.usecases.requests import put
 from tests.engine.stage import ADA, Stage, stage
 from tests.engine.test_stories import started
@@ -57,6 +59,20 @@ async def test_a_roll_back_done_by_hand_ends_the_rollout() -> None:
         assert any(page.resolved for page in made.pager.pages), made.pager.pages
 
 
+async def test_a_look_that_cannot_be_made_is_told() -> None:
+    """A fault of ours in judging must not leave a canary with traffic and nobody watching."""
+    async with stage() as made:
+        await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+
+        async def broken(queries: object) -> object:
+            raise RuntimeError("a fault of ours")
+
+        made.metrics.ask = broken  # type: ignore[method-assign, assignment]
+        await made.play(30)
+        assert any("payments" in page.key and not page.resolved for page in made.pager.pages), made.pager.pages
+
+
 async def test_an_error_of_ours_in_the_patch_is_told_like_any_other() -> None:
     """Going to 0 fails for a reason nobody thought of: people are paged, and it is tried again."""
     async with stage() as made:
@@ -74,3 +90,50 @@ async def test_an_error_of_ours_in_the_patch_is_told_like_any_other() -> None:
         made.mesh.write = write  # type: ignore[method-assign]
         await made.play(8)
         assert (await made.rollout(name)).phase is Phase.ROLLED_BACK
+
+
+async def test_a_freeze_just_announced_binds_a_raise_that_is_about_to_happen() -> None:
+    """From the moment a freeze stands no weight goes up, also when the raise was decided just before."""
+    async with stage() as made:
+        name = await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        save = made.store.rollouts.save
+
+        async def freeze_meanwhile(rollout: Rollout, *rest: object, **more: object) -> None:
+            await save(rollout, *rest, **more)  # type: ignore[arg-type]
+            if rollout.write is not None and rollout.write.weight_percent == 50:
+                frozen = Freeze("f1", "all", "audit", ADA.actor, made.clock.now())
+                await made.desk.freezes.add(frozen)
+
+        made.store.rollouts.save = freeze_meanwhile  # type: ignore[method-assign]
+        await made.play(30)
+        assert made.weights() == [10]
+        assert HoldReason.FREEZE in (await made.rollout(name)).hold_reasons
+
+
+async def test_freezes_that_cannot_be_read_are_no_permission() -> None:
+    """While the store does not tell its freezes nothing goes up; it goes on when it does."""
+    async with stage() as made:
+        await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        tell = made.store.freezes.all
+
+        async def away() -> tuple[Freeze, ...]:
+            raise Transient("Redis is busy")
+
+        made.store.freezes.all = away  # type: ignore[method-assign]
+        await made.play(30)
+        assert made.weights() == [10]
+        made.store.freezes.all = tell  # type: ignore[method-assign]
+        await made.play(30)
+        assert made.weights()[:2] == [10, 50]
+
+
+async def test_a_request_of_an_unknown_verb_is_answered() -> None:
+    """A newer replica may ask what this holder does not know: it says so instead of losing it."""
+    async with stage() as made:
+        name = await started(made)
+        await made.play(3)
+        await made.desk.inbox.put(Request("r1", name, "dance", ADA.actor, made.clock.now(), reply=ADA.reply))
+        await made.play(3)
+        assert any("dance" in text for text in (said.text for said in made.chat.whispers)), made.chat.whispers
