@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from bot.usecases.backtest import Progress
 
+MESH_PORT = 15020
+"""Where an Istio sidecar serves its metrics too."""
+
 app = typer.Typer(
     name="canary-bot",
     help="A Slack bot that runs canary releases on the mesh routes you already have.",
@@ -67,8 +70,15 @@ def demo(
     exit_when_done: Annotated[bool, typer.Option("--exit", help="End by itself after both stories.")] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the measured report here.")] = None,
     redis: Annotated[str, typer.Option(help="Use this Redis instead of the embedded one.")] = "",
-    kubeconfig: Annotated[str, typer.Option(help="Use this cluster instead of the embedded API server.")] = "",
-    prometheus: Annotated[str, typer.Option(help="Use this Prometheus instead of the embedded one.")] = "",
+    kubeconfig: Annotated[
+        str, typer.Option(help="Use this API server, which holds the shop, by server and token, instead of ours.")
+    ] = "",
+    prometheus: Annotated[
+        str, typer.Option(help="Use this Prometheus, which scrapes the mesh each second at --mesh-port.")
+    ] = "",
+    mesh_port: Annotated[
+        int, typer.Option(help="Port of the mesh's metrics; 0 takes a free one, 15020 with --prometheus.")
+    ] = 0,
     rate: Annotated[float, typer.Option(help="Requests per second and service.")] = 120.0,
     port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 0,
     stories: Annotated[bool, typer.Option(help="Tell the two stories; without them the sandbox only stands.")] = True,
@@ -83,7 +93,14 @@ def demo(
     except ImportError as error:
         typer.echo(f"The sandbox needs the extra `demo`: pip install 'canary-bot[demo]' ({error})", err=True)
         raise typer.Exit(1) from error
-    options = Options(redis=redis, kubeconfig=kubeconfig, prometheus=prometheus, rate=rate, page_port=port)
+    options = Options(
+        redis=redis,
+        kubeconfig=kubeconfig,
+        prometheus=prometheus,
+        rate=rate,
+        page_port=port,
+        mesh_port=mesh_port or (MESH_PORT if prometheus else 0),
+    )
     wish = Wish(options, exit_when_done or not interactive(), json_path, stories)
     raise typer.Exit(asyncio.run(run_demo(wish, _teller())))
 
