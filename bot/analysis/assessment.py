@@ -55,7 +55,7 @@ def questions(rollout: Rollout, now: float) -> tuple[Query, ...]:
     for spec in rollout.gates:
         asked.extend(GATES[spec.kind].questions(spec, rollout, now))
     asked.extend(underneath_questions(rollout, now))
-    asked.extend(arrival_questions(rollout))
+    asked.extend(arrival_questions(rollout, now))
     return tuple(dict.fromkeys(asked))
 
 
@@ -92,7 +92,7 @@ def assess(
     reports = tuple(GATES[spec.kind].judge(spec, look) for spec in rollout.gates if _means_something(spec, rollout))
     share = Share(None, 0, None)
     if isinstance(look.traffic, Traffic):
-        share = explained(observe(rollout, look.traffic, look.begin), rollout, answers)
+        share = explained(observe(rollout, look.traffic, look.begin), answers)
     return Assessment(
         reports=reports,
         share=share,

@@ -8,19 +8,17 @@ route: where requests have other ways to the host, a share that differs from the
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from bot.analysis.promql import span
 from bot.analysis.requests import NOTHING, Tally, Traffic, Whose, attribute, tolerance
 from bot.analysis.samples import Answer, Query
 from bot.analysis.sentences import duration, number
+from bot.analysis.windows import RATE_WINDOWS_S, within
 from bot.errors import CannotMeasure
 from bot.rollout.gate import Share
 from bot.rollout.model import Rollout
 
 MIN_EXPECTED = 20.0
 SLOW_PUSH_S = 10.0
-PUSH_WINDOW_S = 300
-_CONVERGENCE = "pilot_proxy_convergence_time_bucket"
-CONVERGED = Query(f"sum by (le) (increase({_CONVERGENCE}[{PUSH_WINDOW_S}s]))")
-REJECTED = Query(f"sum by (type) (increase(pilot_total_xds_rejects[{PUSH_WINDOW_S}s]))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,34 +84,50 @@ def observe(rollout: Rollout, traffic: Traffic, begin: float) -> Share:
     return Share(percent, round(whole.both), False)
 
 
-def arrival_questions(rollout: Rollout) -> tuple[Query, ...]:
-    """What istiod says of its pushes; only while a weight has been seen not to arrive."""
-    look = rollout.assessment
-    return (CONVERGED, REJECTED) if look is not None and look.share.arrived is False else ()
+def converged(window_s: int) -> Query:
+    """istiod's pushes by how long they took to reach their proxy."""
+    return Query(f"sum by (le) (increase(pilot_proxy_convergence_time_bucket[{span(window_s)}]))")
 
 
-def explained(share: Share, rollout: Rollout, answers: Mapping[Query, Answer | CannotMeasure]) -> Share:
+def rejected(window_s: int) -> Query:
+    """Configuration that proxies refused, by type."""
+    return Query(f"sum by (type) (increase(pilot_total_xds_rejects[{span(window_s)}]))")
+
+
+def arrival_questions(rollout: Rollout, now: float) -> tuple[Query, ...]:
+    """What istiod says of its pushes since the weight was set; only while it has been seen not to arrive."""
+    look, confirmed_at = rollout.assessment, rollout.bake.confirmed_at
+    if look is None or look.share.arrived is not False or confirmed_at is None:
+        return ()
+    window_s = within(now - confirmed_at) or RATE_WINDOWS_S[0]
+    return converged(window_s), rejected(window_s)
+
+
+def explained(share: Share, answers: Mapping[Query, Answer | CannotMeasure]) -> Share:
     """A share that has not arrived, with its likely cause: what istiod reports of stale proxies."""
     if share.arrived is not False:
         return share
-    rejects = _last(answers.get(REJECTED), "type")
+    window_s = next((window for window in reversed(RATE_WINDOWS_S) if converged(window) in answers), None)
+    if window_s is None:
+        return share
+    rejects = _last(answers.get(rejected(window_s)), "type")
     refused = {kind: count for kind, count in rejects.items() if count > 0}
     if refused:
         kinds = ", ".join(f"{number(count)} {kind or 'of unknown type'}" for kind, count in sorted(refused.items()))
-        told = f"proxies refused configuration in the last {duration(PUSH_WINDOW_S)} (pilot_total_xds_rejects: {kinds})"
+        told = f"proxies refused configuration in the last {duration(window_s)} (pilot_total_xds_rejects: {kinds})"
         return replace(share, note=f"Likely stale proxies: {told}, so they go on with the route they had.")
-    pushes = {float(bound): count for bound, count in _last(answers.get(CONVERGED), "le").items() if bound}
+    pushes = {float(bound): count for bound, count in _last(answers.get(converged(window_s)), "le").items() if bound}
     if not pushes:
         return replace(share, note="Proxies may be stale; istiod's own metrics are not in Prometheus to tell.")
     total = max(pushes.values())
     slow = total - max((count for bound, count in pushes.items() if bound <= SLOW_PUSH_S), default=0.0)
     if total < 0.5:
-        told = f"istiod has not finished a push to any proxy in the last {duration(PUSH_WINDOW_S)}"
+        told = f"istiod has not finished a push to any proxy in the last {duration(window_s)}"
         return replace(share, note=f"Likely stale proxies: {told} (pilot_proxy_convergence_time).")
     if slow >= 0.5:
         told = f"{slow:.0f} of {total:.0f} pushes took longer than {duration(SLOW_PUSH_S)} to reach their proxies"
         return replace(share, note=f"Likely stale proxies: {told} (pilot_proxy_convergence_time).")
-    told = f"istiod's {total:.0f} pushes of the last {duration(PUSH_WINDOW_S)} reached their proxies in time"
+    told = f"istiod's {total:.0f} pushes of the last {duration(window_s)} reached their proxies in time"
     return replace(share, note=f"Stale proxies are not likely: {told}; callers may hold on to old connections.")
 
 

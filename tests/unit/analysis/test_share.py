@@ -8,7 +8,7 @@ import pytest
 
 from bot.analysis.assessment import assess, questions
 from bot.analysis.samples import Answer, Query, Series
-from bot.analysis.share import CONVERGED, REJECTED
+from bot.analysis.share import converged, rejected
 from bot.errors import CannotMeasure
 from bot.rollout.gate import Assessment, Share
 from tests.unit.analysis.scene import ERROR_RATE, HOST, Scene, target
@@ -22,8 +22,11 @@ def look(scene: Scene, after_s: float, **istiod: Answer | CannotMeasure) -> Asse
     now = scene.clock.now()
     asked = questions(scene.rollout, now)
     answers: dict[Query, Answer | CannotMeasure] = dict(asyncio.run(scene.metrics.ask(asked)))
-    told = {CONVERGED: istiod.get("converged"), REJECTED: istiod.get("rejected")}
-    answers |= {query: answer for query, answer in told.items() if answer is not None and query in asked}
+    told = {"pilot_proxy_convergence_time": "converged", "pilot_total_xds_rejects": "rejected"}
+    for query in asked:
+        name = next((name for metric, name in told.items() if metric in query.promql), "")
+        if name in istiod:
+            answers[query] = istiod[name]
     return assess(scene.rollout, now, answers, scene.canary_pods, scene.stable_pods)
 
 
@@ -47,13 +50,13 @@ def test_istiod_is_asked_only_while_a_weight_does_not_arrive() -> None:
     first = look(scene, 10)
     assert first.share.arrived is True
     scene.rollout = scene.rollout.with_(assessment=first)
-    assert not {CONVERGED, REJECTED} & set(questions(scene.rollout, scene.clock.now()))
+    assert not [query for query in questions(scene.rollout, scene.clock.now()) if "pilot" in query.promql]
     scene.rollout = scene.rollout.with_(assessment=replace(first, share=Share(0.0, 500, False)))
-    assert {CONVERGED, REJECTED} <= set(questions(scene.rollout, scene.clock.now()))
+    assert {converged(10), rejected(10)} <= set(questions(scene.rollout, scene.clock.now()))
 
 
 @pytest.mark.parametrize(
-    ("converged", "rejected", "words"),
+    ("pushes", "rejects", "words"),
     [
         ({"1": 0, "10": 0, "+Inf": 0}, {}, "Likely stale proxies: istiod has not finished a push"),
         ({"1": 2, "10": 3, "+Inf": 8}, {}, "Likely stale proxies: 5 of 8 pushes took longer than 10 s"),
@@ -64,10 +67,10 @@ def test_istiod_is_asked_only_while_a_weight_does_not_arrive() -> None:
     ids=["no push", "slow pushes", "rejects", "all in time", "no istiod metrics"],
 )
 def test_what_istiod_says_names_the_likely_cause(
-    converged: Mapping[str, float], rejected: Mapping[str, float], words: str
+    pushes: Mapping[str, float], rejects: Mapping[str, float], words: str
 ) -> None:
     """Slow or missing pushes and rejects name stale proxies; fast ones take the blame from them."""
-    share = stale(converged=vector("le", converged), rejected=vector("type", rejected))
+    share = stale(converged=vector("le", pushes), rejected=vector("type", rejects))
     assert share.arrived is False
     assert share.note.startswith(words) or words in share.note, share.note
 
@@ -88,9 +91,7 @@ def test_other_ways_to_the_host_make_a_differing_share_mean_nothing() -> None:
     assert look(scene, 30).share.arrived is True
 
 
-@pytest.mark.parametrize(
-    ("rate", "words"), [(0.0, "no requests"), (0.1, "20 of the canary would show it, 0.5 were")]
-)
+@pytest.mark.parametrize(("rate", "words"), [(0.0, "no requests"), (0.1, "20 of the canary would show it, 0.5 were")])
 def test_thin_traffic_says_so(rate: float, words: str) -> None:
     """Too few requests for the tolerance are told with how many there should have been."""
     scene = Scene(ERROR_RATE, weight=10, rate=rate)
