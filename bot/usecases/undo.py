@@ -8,20 +8,33 @@ from bot.usecases.desk import Desk
 from bot.usecases.permission import require
 from bot.usecases.who import Who
 
+LOOKED_BACK = 20
+
 
 async def undo(desk: Desk, service: str, who: Who) -> Rollout:
-    """A new rollout that only goes back; UserError when the newest of the service did not end as Promoted."""
+    """A new rollout that only goes back.
+
+    UserError when the newest of the service that moved anything did not end as Promoted, or when the former stable is
+    known to have no ready pod.
+    """
     person = await require(desk, "undo", service, who)
-    finished = await desk.rollouts.finished(service, 1)
-    if not finished or finished[0].phase is not Phase.PROMOTED:
-        how = f"ended as {finished[0].phase}" if finished else "is not known"
+    finished = await desk.rollouts.finished(service, LOOKED_BACK)
+    newest = next((one for one in finished if one.phase is not Phase.CANCELLED), None)
+    if newest is None or newest.phase is not Phase.PROMOTED:
+        how = f"ended as {newest.phase}" if newest else "is not known"
         raise UserError(
             f"There is nothing to undo: the newest rollout of `{service}` {how}. Nothing was changed.",
             "A running rollout is ended with `/canary rollback`.",
         )
+    stable = newest.target.stable
+    if await desk.cluster.ready_pods(newest.target.namespace, stable.selector) == 0:
+        raise UserError(
+            f"{stable.label} of `{service}` has no ready pod, so the traffic would go nowhere. Nothing was changed.",
+            f"Scale {', '.join(f'`{name}`' for name in stable.workloads) or stable.label} up first, then undo again.",
+        )
     now = desk.clock.now()
     named = Who(who.user_id, who.channel, who.thread, who.response_url, who.via, person.name)
-    back = start.undo(finished[0], f"{service}-{desk.new_id()[:4]}", named.actor, now)
+    back = start.undo(newest, f"{service}-{desk.new_id()[:4]}", named.actor, now)
     first = start.opening(back, now)
     try:
         await desk.rollouts.create(first.rollout, wake_at(first.rollout, now) or now, first.messages, first.audit)

@@ -1,11 +1,16 @@
 """Unlucky nights: what must not happen when Redis is wiped, objects are made again, and people type the wrong thing."""
 
 import copy
+from dataclasses import replace
 
-from bot.errors import Transient
+import pytest
+
+from bot.errors import Transient, UserError
 from bot.rollout.events import Request
 from bot.rollout.model import Freeze, HoldReason, Phase, Rollout
 from bot.usecases.requests import put
+from bot.usecases.start import StartAsk, start
+from bot.usecases.undo import undo
 from tests.engine.stage import ADA, Stage, stage
 from tests.engine.test_stories import started
 
@@ -90,6 +95,35 @@ async def test_an_error_of_ours_in_the_patch_is_told_like_any_other() -> None:
         made.mesh.write = write  # type: ignore[method-assign]
         await made.play(8)
         assert (await made.rollout(name)).phase is Phase.ROLLED_BACK
+
+
+async def test_undo_asks_whether_the_former_stable_still_runs() -> None:
+    """After a promotion the old version is often scaled down: all traffic must not go to no pod."""
+    async with stage() as made:
+        await promoted(made)
+        made.cluster.change("payments-v1", ready=False)
+        with pytest.raises(UserError, match="no ready pod"):
+            await undo(made.desk, "payments", ADA)
+        await made.play(3)
+        assert made.mesh.weights("payments") == (0, 100)
+
+
+async def test_a_start_that_was_cancelled_does_not_stand_in_the_way_of_undo() -> None:
+    """Cancelled rollouts have moved nothing: the promotion before them can still be undone."""
+    async with stage() as made:
+        await promoted(made)
+        target = made.mesh.targets["payments"]
+        made.mesh.targets["payments"] = replace(target, stable=target.canary, canary=target.stable)
+        later = await start(made.desk, StartAsk("payments", at=made.clock.now() + 600), ADA)
+        assert later.rollout is not None
+        await made.play(1)
+        await put(made.desk, "cancel", later.rollout.id, ADA)
+        await made.play(2)
+        made.mesh.targets["payments"] = target
+        back = await undo(made.desk, "payments", ADA)
+        await made.play(3)
+        assert (await made.rollout(back.id)).phase is Phase.ROLLED_BACK
+        assert made.mesh.weights("payments") == (100, 0)
 
 
 async def test_a_freeze_just_announced_binds_a_raise_that_is_about_to_happen() -> None:
