@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bot.errors import CanaryError, Transient
+from bot.errors import CanaryError, Transient, UserError
 from bot.ports.mesh import Steered
 from bot.rollout.effects import SetWeight
 from bot.rollout.model import Direction, Phase, Rollout
@@ -29,16 +29,22 @@ async def rollback(
     When the store cannot be reached, the routes that carry our mark are read and set to 0 directly: that needs no
     lease and no record, and the holder finds it on the route afterwards. The same for a route whose record is lost.
     """
+    left: list[str] = []
     try:
         active = [rollout for rollout, _ in (await desk.rollouts.active()).rollouts]
         meant = [rollout for rollout in active if what in (ALL, rollout.id, rollout.target.service)]
         if not meant and what != ALL and not await _lost(desk, what, active):
             meant = [await requests.resolve(desk, what)]
         for rollout in meant:
-            await requests.put(desk, "rollback", rollout.id, who, reason=reason, revision=revision, step=step)
+            try:
+                await requests.put(desk, "rollback", rollout.id, who, reason=reason, revision=revision, step=step)
+            except UserError as error:
+                if len(meant) == 1:
+                    raise
+                left.append(f"{rollout.id} goes on: {error.message}")
     except Transient:
         return await by_routes(desk, what, who, reason)
-    outcomes = [await _zero(desk, one, who, reason) for one in await _lost(desk, what, active)]
+    outcomes = [*left, *[await _zero(desk, one, who, reason) for one in await _lost(desk, what, active)]]
     if not meant and not outcomes:
         return ("No rollout is active and no route carries our mark: there is nothing to roll back.",)
     return tuple(outcomes)
@@ -49,6 +55,8 @@ async def by_routes(desk: Desk, what: str, who: Who, reason: str) -> tuple[str, 
     steered = [one for one in await _steered(desk) if what in (ALL, one.mark.rollout, one.mark.service)]
     if not steered:
         return (f"Redis does not answer, and no route that the bot can read carries a rollout of `{what}`.",)
+    if len(steered) == 1:
+        await _required(desk, steered[0], who)
     outcomes = await asyncio.gather(*(_zero(desk, one, who, reason) for one in steered))
     return ("Redis does not answer, so the routes themselves were read.", *outcomes)
 
@@ -70,9 +78,16 @@ async def _steered(desk: Desk) -> list[Steered]:
     return [steered for routes in found for steered in routes]
 
 
+async def _required(desk: Desk, steered: Steered, who: Who) -> None:
+    await require(desk, "rollback", steered.mark.service, who, steered.target.namespace)
+
+
 async def _zero(desk: Desk, steered: Steered, who: Who, reason: str) -> str:
     mark = steered.mark
-    await require(desk, "rollback", mark.service, who, steered.target.namespace)
+    try:
+        await _required(desk, steered, who)
+    except UserError as error:
+        return f"{mark.rollout} goes on: {error.message}"
     why = f"rolled back by {who.name or who.user_id}{f': {reason}' if reason else ''}"
     change = SetWeight(
         Direction.ZERO,

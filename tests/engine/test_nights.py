@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from bot.catalog import load
 from bot.errors import Transient, UserError
 from bot.rollout.events import Request
 from bot.rollout.model import Freeze, HoldReason, Phase, Rollout
 from bot.usecases.requests import put
+from bot.usecases.rollback import rollback
 from bot.usecases.start import StartAsk, start
 from bot.usecases.undo import undo
-from tests.engine.stage import ADA, Stage, stage
+from tests.engine.stage import ADA, CATALOG, GRACE, Stage, stage
 from tests.engine.test_stories import started
 
 
@@ -124,6 +126,39 @@ async def test_a_start_that_was_cancelled_does_not_stand_in_the_way_of_undo() ->
         await made.play(3)
         assert (await made.rollout(back.id)).phase is Phase.ROLLED_BACK
         assert made.mesh.weights("payments") == (100, 0)
+
+
+TWO_TEAMS = (
+    CATALOG
+    + """
+  checkout:
+    namespace: shop
+    route: {name: checkout}
+    subsets: [v1, v2]
+    rollback: [U0GRACE]
+"""
+)
+
+
+@pytest.mark.parametrize("store", ["there", "away"])
+async def test_roll_back_all_goes_on_where_one_service_is_not_allowed(store: str) -> None:
+    """Who may not roll back one service is told so, and all the others go back."""
+    async with stage() as made:
+        made.catalog = load(TWO_TEAMS)
+        await made.add_service("checkout")
+        for service in ("checkout", "payments"):
+            await start(
+                made.desk, StartAsk(service, steps="10%:60s, 100%:10s"), GRACE if service == "checkout" else ADA
+            )
+        await made.play(10)
+        assert made.mesh.weights("payments")[1] == made.mesh.weights("checkout")[1] == 10
+        if store == "away":
+            made.store.down = True
+        said = await rollback(made.desk, "all", ADA, "fire")
+        await made.play(5)
+        assert made.mesh.weights("payments") == (100, 0)
+        assert made.mesh.weights("checkout") == (90, 10)
+        assert any("checkout" in sentence for sentence in said), said
 
 
 async def test_a_freeze_just_announced_binds_a_raise_that_is_about_to_happen() -> None:
