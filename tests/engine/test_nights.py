@@ -1,5 +1,6 @@
 """Unlucky nights: what must not happen when Redis is wiped, objects are made again, and people type the wrong thing."""
 
+import asyncio
 import copy
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 
 from bot.catalog import load
 from bot.errors import Transient, UserError
+from bot.ports.people import Person
 from bot.rollout.events import Request
 from bot.rollout.model import Freeze, HoldReason, Phase, Rollout
 from bot.usecases.requests import put
@@ -206,3 +208,32 @@ async def test_a_request_of_an_unknown_verb_is_answered() -> None:
         await made.desk.inbox.put(Request("r1", name, "dance", ADA.actor, made.clock.now(), reply=ADA.reply))
         await made.play(3)
         assert any("dance" in text for text in (said.text for said in made.chat.whispers)), made.chat.whispers
+
+
+async def test_a_chat_that_hangs_does_not_hold_up_a_roll_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going to 0 needs no chat: one that does not answer who somebody is counts as one that cannot tell."""
+    monkeypatch.setattr("bot.usecases.permission.ROLLBACK_WAITS_S", 0.05)
+    async with stage() as made:
+        name = await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+
+        async def hangs(user_id: str) -> Person:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        made.directory.person = hangs  # type: ignore[method-assign]
+        async with asyncio.timeout(5):
+            await rollback(made.desk, name, ADA, "fire")
+        await made.play(3)
+        assert made.mesh.weights("payments") == (100, 0)
+
+
+async def test_a_group_that_was_deleted_stops_no_roll_back() -> None:
+    """Where only a group may roll back and Slack knows it no more, any full member may."""
+    async with stage() as made:
+        made.catalog = load(CATALOG.replace("    approvers:", '    rollback: ["@long-gone"]\n    approvers:'))
+        name = await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        await rollback(made.desk, name, ADA, "fire")
+        await made.play(3)
+        assert made.mesh.weights("payments") == (100, 0)
