@@ -1,11 +1,12 @@
 """Freezes: windows in which nothing starts and no weight goes up."""
 
-from bot.errors import UserError
+from bot.errors import Permanent, Transient, UserError
 from bot.rollout.duration import spoken
 from bot.rollout.effects import Audit, Message, MessageKind, Tone
 from bot.rollout.model import Freeze
 from bot.usecases.desk import Desk
 from bot.usecases.permission import require
+from bot.usecases.reading import services, status
 from bot.usecases.who import Who
 
 ALL = "all"
@@ -18,6 +19,7 @@ async def freeze(desk: Desk, scope: str, for_s: float | None, reason: str, who: 
             "A freeze needs a reason. Nothing was frozen.", "For example `/canary freeze all for 4h audit`."
         )
     person = await require(desk, "freeze", "" if scope == ALL else scope, who)
+    await _known(desk, scope)
     now = desk.clock.now()
     actor = Who(who.user_id, who.channel, who.thread, who.response_url, who.via, person.name).actor
     frozen = Freeze(desk.new_id(), scope, reason.strip(), actor, now, None if for_s is None else now + for_s)
@@ -48,6 +50,22 @@ async def freezes(desk: Desk) -> tuple[Freeze, ...]:
     now = desk.clock.now()
     standing = [one for one in await desk.freezes.all() if one.until is None or one.until > now]
     return tuple(sorted(standing, key=lambda one: one.since))
+
+
+async def _known(desk: Desk, scope: str) -> None:
+    """UserError for a service that nobody knows; when the API server cannot tell, the freeze is taken as said."""
+    if scope == ALL or scope in desk.catalog().services:
+        return
+    try:
+        names = {view.service for view in await services(desk)}
+        running = {rollout.target.service for rollout in await status(desk)}
+    except (Transient, Permanent):
+        return
+    if scope in names | running:
+        return
+    near = desk.catalog().nearest(scope, names)
+    hint = f"Did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "`/canary services` lists them."
+    raise UserError(f"There is no service called `{scope}`. Nothing was frozen.", hint)
 
 
 def _subject(scope: str) -> str:

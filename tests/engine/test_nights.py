@@ -11,6 +11,7 @@ from bot.errors import Transient, UserError
 from bot.ports.people import Person
 from bot.rollout.events import Request
 from bot.rollout.model import Freeze, HoldReason, Phase, Rollout
+from bot.usecases import freezing
 from bot.usecases.requests import put
 from bot.usecases.rollback import rollback
 from bot.usecases.start import StartAsk, start
@@ -198,6 +199,15 @@ async def test_freezes_that_cannot_be_read_are_no_permission() -> None:
         made.store.freezes.all = tell  # type: ignore[method-assign]
         await made.play(30)
         assert made.weights()[:2] == [10, 50]
+
+
+async def test_a_freeze_of_a_service_that_does_not_exist_is_refused() -> None:
+    """A slip of the finger must not leave somebody believing that payments is frozen."""
+    async with stage() as made:
+        with pytest.raises(UserError, match="paymnets") as refused:
+            await freezing.freeze(made.desk, "paymnets", None, "audit", ADA)
+        assert "payments" in refused.value.hint
+        assert await made.store.freezes.all() == ()
 
 
 async def test_a_request_of_an_unknown_verb_is_answered() -> None:
