@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from bot.analysis.nodes import NodeLimits
 from bot.rollout.gate import GateSpec
-from bot.rollout.model import Rules
+from bot.rollout.model import Rules, Target
 from bot.rollout.plan import Plan
 
 _ONLY_HTTP = ("error-rate", "p99", "missing-responses")
@@ -67,6 +67,15 @@ class Catalog:
         if found is None or (found.namespace and namespace not in ("", found.namespace)):
             return replace(self.fallback, name=service, namespace=namespace or self.fallback.namespace)
         return replace(found, namespace=found.namespace or namespace)
+
+    def owner(self, target: Target) -> ServiceEntry | None:
+        """The service whose route this is: by the object it names, else by its own name as object or host."""
+        route, served = target.route, target.host.partition(".")[0]
+        for entry in self.services.values():
+            its = route.name == entry.route_name if entry.route_name else entry.name in (route.name, served)
+            if its and entry.route in ("", route.route) and entry.namespace in ("", route.namespace, target.namespace):
+                return entry
+        return None
 
     def nearest(self, service: str, also: Iterable[str] = ()) -> tuple[str, ...]:
         """At most three services that were probably meant, best first; `also` are names found in the mesh."""

@@ -38,7 +38,10 @@ class StartAsk:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What came of it: `rollout` None on a dry run; `expected` requests per step at today's traffic, None unknown."""
+    """What came of it: `rollout` None on a dry run; `expected` requests per step at today's traffic, None unknown.
+
+    `shows_s` are the seconds each step needs at that traffic to show a breach of twice the limit, None unknown.
+    """
 
     rollout: Rollout | None
     survey: Survey
@@ -47,6 +50,7 @@ class Started:
     findings: tuple[Finding, ...]
     queries: tuple[str, ...] = ()
     expected: tuple[int | None, ...] = ()
+    shows_s: tuple[float | None, ...] = ()
 
 
 async def start(desk: Desk, ask: StartAsk, who: Who) -> Started:
@@ -63,6 +67,7 @@ async def start(desk: Desk, ask: StartAsk, who: Who) -> Started:
     findings = (*survey.findings, *await _frozen(desk, ask), *await _active(desk, survey.target))
     if survey.target is None:
         raise UserError(_refusal(ask.service, findings))
+    _same_entry(desk, entry, survey.target)
     gates = _gates(entry.gates_for(survey.target.route.protocol), ask.gates)
     now = desk.clock.now()
     named = replace(who, name=person.name)
@@ -81,7 +86,7 @@ async def start(desk: Desk, ask: StartAsk, who: Who) -> Started:
     expectation = expect(rollout, await desk.metrics.ask([question]))
     findings = (*findings, *_measured(ask.service, expectation))
     queries = tuple(query.promql for query in questions(_as_if_baking(rollout, now), now))
-    answer = Started(None, survey, plan, gates, findings, queries, expectation.steps)
+    answer = Started(None, survey, plan, gates, findings, queries, expectation.steps, expectation.shows_s)
     if ask.dry_run:
         return answer
     if any(finding.severity is Severity.REFUSE for finding in findings):
@@ -96,6 +101,18 @@ async def start(desk: Desk, ask: StartAsk, who: Who) -> Started:
         ) from error
     await desk.inbox.ring(first.rollout.id)
     return replace(answer, rollout=first.rollout)
+
+
+def _same_entry(desk: Desk, entry: ServiceEntry, target: Target) -> None:
+    """UserError when the route belongs to another service of the catalog: its roles, gates and freezes count."""
+    if entry.listed:
+        return
+    owner = desk.catalog().owner(target)
+    if owner is not None and owner.name != entry.name:
+        raise UserError(
+            f"The route of `{entry.name}` is that of `{owner.name}` in the catalog. Nothing was started.",
+            f"Start it by that name: `/canary start {owner.name}`.",
+        )
 
 
 def _plan(desk: Desk, ask: StartAsk, entry: ServiceEntry) -> Plan:

@@ -210,6 +210,18 @@ async def test_a_freeze_of_a_service_that_does_not_exist_is_refused() -> None:
         assert await made.store.freezes.all() == ()
 
 
+NAMED = CATALOG.replace('    channel: "#payments"', '    channel: "#payments"\n    starters: [U0GRACE]')
+
+
+async def test_the_name_of_the_virtualservice_is_no_way_around_the_roles() -> None:
+    """A service of the catalog is started by its name there; its route's other names do not bypass its starters."""
+    async with stage() as made:
+        made.catalog = load(NAMED.replace("  payments:\n", "  pay:\n"))
+        with pytest.raises(UserError, match="`pay`"):
+            await start(made.desk, StartAsk("payments", "v2"), ADA)
+        assert made.store.rollouts.records == {}
+
+
 async def test_a_request_of_an_unknown_verb_is_answered() -> None:
     """A newer replica may ask what this holder does not know: it says so instead of losing it."""
     async with stage() as made:
