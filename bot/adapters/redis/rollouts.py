@@ -28,6 +28,8 @@ class RedisRollouts:
         self._link = link
         self._clock = clock
         self._known: dict[str, tuple[str, Rollout]] = {}
+        self._one_reading = asyncio.Lock()
+        self._next_reading: asyncio.Task[Active] | None = None
 
     async def create(
         self, rollout: Rollout, wake_at: float, messages: Sequence[Message], audit: Sequence[Audit]
@@ -89,7 +91,22 @@ class RedisRollouts:
 
     async def active(self) -> Active:
         """Every rollout that has not ended. One that cannot be read is moved aside and reported, each time, until a
-        version that can read it moves it back."""
+        version that can read it moves it back.
+
+        Who asks while a reading is under way shares the next one: never older than the question, and a burst of
+        commands costs two readings.
+        """
+        if self._next_reading is None:
+            self._next_reading = asyncio.create_task(self._read_next())
+            self._next_reading.add_done_callback(_seen)
+        return await asyncio.shield(self._next_reading)
+
+    async def _read_next(self) -> Active:
+        async with self._one_reading:
+            self._next_reading = None
+            return await self._read_all()
+
+    async def _read_all(self) -> Active:
         readable: list[tuple[Rollout, float]] = []
         quarantined: list[tuple[str, str]] = []
         names = {place: sorted(await self._link.command("SMEMBERS", place)) for place in ("active", "quarantined")}
@@ -162,6 +179,12 @@ class RedisRollouts:
             raise Permanent(f"Redis {version} is too old: 6.2 or newer is needed")
         valkey = server.get("valkey_version")
         return f"valkey {valkey}" if valkey else f"redis {version}"
+
+
+def _seen(reading: asyncio.Task[Active]) -> None:
+    """A failed reading that nobody waits for any more is no complaint of the event loop's."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def _judged(answer: Sequence[str]) -> None:
