@@ -22,6 +22,8 @@ TABLE_ROWS = 100
 TABLE_CHARACTERS = 9000
 OPTION_VALUE = 150
 
+NOTHING_SAID = "…"
+
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
@@ -32,8 +34,8 @@ class Rendered:
 
 
 def rendered(text: str, blocks: Iterable[Block | None]) -> Rendered:
-    """A message of the blocks that are there, at most 50."""
-    return Rendered(cut(text, TEXT), tuple(block for block in blocks if block)[:BLOCKS])
+    """A message of the blocks that are there, at most 50; Slack takes none without text."""
+    return Rendered(cut(text, TEXT).strip() or NOTHING_SAID, tuple(block for block in blocks if block)[:BLOCKS])
 
 
 def cut(mrkdwn: str, limit: int) -> str:

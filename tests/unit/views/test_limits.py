@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block
 
@@ -70,6 +70,7 @@ def test_any_message_is_taken_by_slack(message: Message, rollout: Rollout) -> No
 
 @QUIET
 @given(st.lists(rollouts(), max_size=3), texts, texts, st.integers(0, 100))
+@example([], " ", "", 0)
 def test_any_answer_is_taken_by_slack(several: list[Rollout], text: str, hint: str, start: int) -> None:
     """The same for private answers."""
     assert_sendable(answers.status(several, ((text, hint),)))
