@@ -208,6 +208,8 @@ def _measured(service: str, expectation: Expectation) -> tuple[Finding, ...]:
         way_on = "Are its sidecars scraped? See `istio_requests_total` with its `destination_service`."
         return (Finding(item, Severity.REFUSE, text, way_on),)
     found = [Finding(item, Severity.WARN, text, "It will wait for more samples.") for text in expectation.thin]
+    if expectation.slow:
+        found.append(Finding("what could be seen", Severity.OK, expectation.slow))
     if not expectation.canary_seen:
         found.append(Finding(item, Severity.OK, "The canary has no series yet: it has had no requests."))
     return tuple(found)

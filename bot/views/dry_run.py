@@ -20,6 +20,7 @@ def dry_run(
     findings: Sequence[Finding],
     queries: Sequence[str],
     expected: Sequence[int | None],
+    shows_s: Sequence[float | None] = (),
 ) -> Rendered:
     """Everything a start would do; nothing of it was done."""
     refused = [finding for finding in findings if finding.severity is Severity.REFUSE]
@@ -29,11 +30,13 @@ def dry_run(
     rows = []
     for index, step in enumerate(plan.steps):
         requests = expected[index] if index < len(expected) else None
+        needed_s = shows_s[index] if index < len(shows_s) else None
         rows.append(
             (
                 f"{step.weight_percent}%",
                 spoken(step.bake_s),
                 "unknown" if requests is None else f"{requests:,}",
+                "unknown" if needed_s is None else spoken(needed_s),
                 "asked before" if step.approval else "",
             )
         )
@@ -44,7 +47,11 @@ def dry_run(
             header(f"Dry run: {what} {verdict}"),
             context("Nothing was changed."),
             section(finding_lines(worst_first[:12])),
-            table(("Weight", "Bake", "Requests expected", "Approval"), rows, right=(0, 1, 2)),
+            table(
+                ("Weight", "Bake", "Requests expected", "Twice the limit shows in", "Approval"),
+                rows,
+                right=(0, 1, 2, 3),
+            ),
             section("*Gates*  " + ", ".join(code(limit(gate)) for gate in gates)) if gates else None,
             *_listed("Patches", survey.patches[:6]),
             *_listed("Queries", queries[:15]),

@@ -54,6 +54,21 @@ def samples(report: GateReport) -> str:
     return f"{report.samples:,}"
 
 
+def could_show(report: GateReport) -> str:
+    """The smallest effect that so many requests could be expected to show: `2.1%`, or of a p99 `2.1% slow`."""
+    if report.smallest_visible is None:
+        return NOTHING
+    return percent(report.smallest_visible) + (" slow" if report.gate == "p99" else "")
+
+
+def result(report: GateReport) -> str:
+    """The verdict in words; with enough requests and no verdict it is chance that cannot be ruled out yet."""
+    enough = report.needed_samples is not None and (report.samples or 0) >= report.needed_samples
+    if report.verdict is Verdict.INCONCLUSIVE and report.alpha is not None and enough:
+        return "… not decided"
+    return MARKS[report.verdict]
+
+
 def limit(spec: GateSpec) -> str:
     """A gate as it is typed: `error-rate<1%`, `p99<1.2x`."""
     if spec.relation is Relation.RELATIVE:

@@ -135,6 +135,7 @@ def _told(outcome: Started, ask: StartAsk) -> Rendered:
             outcome.findings,
             outcome.queries,
             outcome.expected,
+            outcome.shows_s,
         )
     return answers.started(outcome.rollout, outcome.findings)
 

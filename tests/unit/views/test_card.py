@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,9 +134,9 @@ def test_a_failing_gate_is_told_in_words_and_numbers() -> None:
     assert "✗ 5.2% of 120 requests failed (limit 1%)." in prose(shown)
     (table,) = [block for block in shown.blocks if block["type"] == "table"]
     cells = [[cell["text"] for cell in row] for row in table["rows"]]
-    assert cells[1] == ["error-rate", "5.2%", "0.1%", "1%", "120", "✗ FAIL"]
-    assert cells[2] == ["p99", "120 ms", "118 ms", "250 ms", "120", "✓ pass"]
-    assert [column["align"] for column in table["column_settings"]] == ["left", *["right"] * 4, "left"]
+    assert cells[1] == ["error-rate", "5.2%", "0.1%", "1%", "120", "–", "✗ FAIL"]
+    assert cells[2] == ["p99", "120 ms", "118 ms", "250 ms", "120", "–", "✓ pass"]
+    assert [column["align"] for column in table["column_settings"]] == ["left", *["right"] * 5, "left"]
 
 
 @pytest.mark.parametrize(("silence", "words"), [(OnSilence.ROLL_BACK, "it rolls back"), (OnSilence.HOLD, "it holds")])
@@ -272,3 +273,14 @@ def test_a_question_that_comes_late_is_not_asked_again() -> None:
 def test_a_card_of_the_same_state_is_the_same_card() -> None:
     """Nothing in it depends on when it is rendered, so an unchanged card is not edited."""
     assert card(at()) == card(at())
+
+
+def test_the_gate_table_says_what_the_samples_could_have_shown() -> None:
+    """The smallest visible effect beside the samples, and `not decided` where it is not data that is missing."""
+    seen = replace(GOOD, gate="error-rate", smallest_visible=0.021, alpha=0.0025)
+    slow = replace(seen, gate="p99")
+    open_ = replace(seen, verdict=Verdict.INCONCLUSIVE, samples=60, needed_samples=50)
+    shown = card(at(assessment=Assessment(NOW, 1, 25, (seen, slow, open_), Share(25.0, 400, True))))
+    (table,) = [block for block in shown.blocks if block["type"] == "table"]
+    cells = [[cell["text"] for cell in row][-2:] for row in table["rows"]]
+    assert cells == [["Could show", "Result"], ["2.1%", "✓ pass"], ["2.1% slow", "✓ pass"], ["2.1%", "… not decided"]]
