@@ -7,6 +7,7 @@ from bot.engine.book import Book
 from bot.engine.deliver import Deliver
 from bot.engine.holder import Holder
 from bot.engine.keep import Keep
+from bot.engine.lost import LostRoutes
 from bot.engine.measure import Measure
 from bot.engine.nodewatch import NodeWatch
 from bot.engine.paging import Paging
@@ -54,6 +55,7 @@ class Engine:
             self._quarantine,
         )
         self._workers = Workers(self._work, self._worker_failed)
+        self._lost = LostRoutes(world, self._book, self._paging.send, self._workers.ring, self._deliver.ring)
         self._broken: dict[str, int] = {}
         self._rounds = 0
         self._quarantined: set[str] = set()
@@ -111,6 +113,7 @@ class Engine:
         self._while_leading = [
             self._for_ever("deliver", self._deliver.run),
             self._for_ever("nodes", self._nodes.run),
+            self._for_ever("lost-routes", self._lost.run),
             *(self._for_ever(f"routes-{name}", self._watcher(name)) for name in self._world.meshes),
         ]
         for rollout, _ in active.rollouts:
@@ -130,6 +133,7 @@ class Engine:
         self._measure.clear()
         self._deliver.forget()
         self._nodes.forget()
+        self._lost.forget()
 
     async def _sweep(self) -> None:
         """Look after what no ring announced, for ever, beside the lease: its calls must not hold up a renewal."""

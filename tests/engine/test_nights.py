@@ -69,6 +69,23 @@ async def test_a_roll_back_done_by_hand_ends_the_rollout() -> None:
         assert any(page.resolved for page in made.pager.pages), made.pager.pages
 
 
+async def test_a_wiped_store_leaves_nobody_in_the_dark() -> None:
+    """Records are gone while a route carries weight: people are paged with the route, the share and the way on."""
+    async with stage() as made:
+        name = await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        made.store.wipe()
+        await made.play(20)
+        assert made.mesh.weights("payments") == (90, 10)
+        (page,) = [page for page in made.pager.pages if page.key == f"{name}:lost"]
+        assert "10%" in page.summary and f"rollback {name}" in page.detail, page
+        assert any("nobody watches" in text for text in made.chat.texts), made.chat.texts
+        await rollback(made.desk, "payments", ADA, "")
+        assert made.mesh.weights("payments") == (100, 0)
+        await made.play(301)
+        assert made.pager.pages[-1].key == f"{name}:lost" and made.pager.pages[-1].resolved
+
+
 async def test_a_look_that_cannot_be_made_is_told() -> None:
     """A fault of ours in judging must not leave a canary with traffic and nobody watching."""
     async with stage() as made:
