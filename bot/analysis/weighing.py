@@ -268,7 +268,8 @@ def _weighed(look: Look, case: _Case) -> Weighed:
     until = max(since, case.counted.settled_at or since)
     seen = cut(case.rows, case.others, since, until, interval_s, DAY_S if case.others else 0.0)
     scatter = former.scatter
-    sums = statistics.scattered((scatter.intervals, scatter.requests, scatter.bad, scatter.squares), seen)
+    known = seen if scatter.intervals else [*_before(look, case), *seen]
+    sums = statistics.scattered((scatter.intervals, scatter.requests, scatter.bad, scatter.squares), known)
     clump = statistics.clump(sums)
     everything = [*case.before, *seen]
     new = statistics.thinned(everything, clump) if clump > 1 else everything
@@ -311,6 +312,13 @@ def _weighed(look: Look, case: _Case) -> Weighed:
         scatter=Scatter(*sums),
     )
     return Weighed(evidence, case.alpha, log_e, clump, excused)
+
+
+def _before(look: Look, case: _Case) -> list[Interval]:
+    """The intervals before the weight was set, as far as the samples go: whether requests fail together is known from
+    the start, and not only when the first of them have been judged."""
+    since = min((row.counter.times[0] for row in case.rows if row.counter.times), default=look.begin)
+    return cut(case.rows, case.others, since, look.begin, case.counted.interval_s, DAY_S if case.others else 0.0)
 
 
 def _shared(case: _Case, new: Sequence[Interval], begin: float, until: float) -> Interval | None:

@@ -17,7 +17,7 @@ from bot.analysis.requests import Whose
 from bot.analysis.samples import Answer, Series
 from bot.analysis.statistics import Interval
 from bot.rollout.gate import GateEvidence, GateReport, GateSpec, Relation, Verdict, parse_gate
-from bot.rollout.model import Rollout
+from bot.rollout.model import Bake, Rollout
 from bot.rollout.record import dump, load
 from tests.unit.analysis.scene import HOST, MISSING, Scene, target
 
@@ -452,3 +452,18 @@ def test_specs_of_gates_say_how_they_are_judged() -> None:
         "threshold",
     ]
     assert GateSpec("p99", "p99", 1.2, Relation.RELATIVE).against == "stable"
+
+
+def test_whether_requests_fail_together_is_known_before_the_first_is_judged() -> None:
+    """Bursts of stable's failures before the weight was set are seen by the first look at all."""
+    scene = Scene(ERRORS, rate=40, weight=50)
+    for _ in range(12):
+        scene.metrics.behave(HOST, "v1", fail=0.4)
+        scene.clock.advance(1)
+        scene.metrics.behave(HOST, "v1", fail=0.0)
+        scene.clock.advance(9)
+    scene.rollout = scene.rollout.with_(bake=Bake(confirmed_at=scene.clock.now()))
+    scene.look(4)
+    assert evidence(scene).elapsed_s < 5
+    assert evidence(scene).scatter.intervals > 50
+    assert evidence(scene).scatter.bad > 10
