@@ -24,7 +24,7 @@ def advance(draft: Draft, look: Assessment) -> None:
     following = rollout.next_step
     reason, by = _because(rollout)
     if following is None:
-        draft.send(Direction.MARK, rollout.weight_percent, f"promoted: {reason}", by, step=rollout.step, promotes=True)
+        draft.send(Direction.MARK, rollout.weight_percent, reason, by, step=rollout.step, promotes=True)
         return
     if not _approved(rollout):
         ask(draft, look)

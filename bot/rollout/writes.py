@@ -21,7 +21,6 @@ def written(draft: Draft, event: Written) -> None:
     if draft.rollout.phase is Phase.ROLLING_BACK:
         rolled_back(draft)
     elif write.promotes:
-        draft.record("promoted", write.reason, write.by)
         end(draft, Phase.PROMOTED, write.reason, write.by)
     elif write.direction is Direction.ZERO:
         _restarted(draft, write)
