@@ -104,14 +104,12 @@ class Bot:
             await self.entrance.stop(timeout_s)
 
     async def not_ready(self) -> Sequence[str]:
-        """Why requests should not be sent here now."""
+        """Why requests should not be sent here now. Not that Redis is away: a roll back must still get in."""
         problems = []
         if self.draining:
             problems.append("the process is stopping")
         if self.entrance is None or not self.entrance.open:
             problems.append("Slack is not connected")
-        if self.engine.store_away:
-            problems.append("Redis does not answer")
         return problems
 
     async def not_alive(self) -> Sequence[str]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bot.adapters.cluster import KubeCluster
 from bot.adapters.mesh import ROUTERS
@@ -25,11 +26,9 @@ class Line:
     text: str
 
 
-async def checked(settings: Settings, *, catalog_only: bool = False) -> tuple[Line, ...]:
+async def checked(settings: Settings) -> tuple[Line, ...]:
     """Try catalog, Redis, Slack, Prometheus and the API server with its permissions; nothing is changed."""
-    lines = [_catalog(settings)]
-    if catalog_only:
-        return tuple(lines)
+    lines = [catalog(settings.catalog)]
     try:
         parts = await connect(settings)
     except CanaryError as error:
@@ -57,14 +56,15 @@ async def _line(what: str, attempt: Callable[[], Awaitable[str]]) -> Line:
         return Line(what, False, str(error))
 
 
-def _catalog(settings: Settings) -> Line:
-    if settings.catalog is None:
+def catalog(path: Path | None) -> Line:
+    """Read a catalog; all its errors with path and line when it has some."""
+    if path is None:
         return Line("catalog", True, "none is set: every service runs with the defaults")
     try:
-        catalog = Reloading(settings.catalog).current
+        read = Reloading(path).current
     except CatalogErrors as errors:
         return Line("catalog", False, str(errors))
-    return Line("catalog", True, f"{len(catalog.services)} services, {len(catalog.plans)} plans")
+    return Line("catalog", True, f"{len(read.services)} services, {len(read.plans)} plans")
 
 
 async def _redis(parts: Parts) -> str:

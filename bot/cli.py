@@ -46,9 +46,9 @@ def run() -> None:
 
 @app.command()
 def check(
-    catalog_only: Annotated[
-        bool, typer.Option("--catalog", help="Only read the catalog; nothing is connected.")
-    ] = False,
+    catalog: Annotated[
+        Path | None, typer.Option(help="Only read this catalog; needs no settings and connects to nothing.")
+    ] = None,
 ) -> None:
     """Try everything the bot needs, one line each; exit status 1 when something is missing."""
     import asyncio
@@ -56,10 +56,10 @@ def check(
     from bot.adapters import log
 
     log.configure("error")
-    settings = _settings()
+    settings = _settings() if catalog is None else None
     from bot import checkup
 
-    lines = asyncio.run(checkup.checked(settings, catalog_only=catalog_only))
+    lines = (checkup.catalog(catalog),) if settings is None else asyncio.run(checkup.checked(settings))
     for line in lines:
         typer.echo(f"{'ok  ' if line.ok else 'FAIL'}  {line.what:<12} {line.text}")
     raise typer.Exit(0 if all(line.ok for line in lines) else 1)

@@ -111,8 +111,8 @@ def test_a_catalog_with_errors_is_refused_with_all_of_them(command: str, town: T
     """Each error has its path in the file and its line; `run` does not start with such a catalog."""
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text(WRONG_CATALOG)
-    words = (command, "--catalog") if command == "check" else (command,)
-    environment = {**town.world.bot_environment(), "CANARY_BOT_CATALOG": str(catalog)}
+    words = (command, "--catalog", str(catalog)) if command == "check" else (command,)
+    environment = {} if command == "check" else {**town.world.bot_environment(), "CANARY_BOT_CATALOG": str(catalog)}
     ended = canary_bot(*words, **{**environment, "CANARY_BOT_HTTP_PORT": "0"})
     told = ended.stdout + ended.stderr
     assert ended.returncode == 1, told
