@@ -191,6 +191,14 @@ def split_of(gate: GateSpec) -> Split:
     return Split.BY_PODS if gate.kind == "missing-responses" or _beside_stable(gate) else Split.BY_WEIGHT
 
 
+def judged_together(gates: Sequence[GateSpec], split: Split) -> tuple[GateSpec, ...]:
+    """The gates to judge in the runs of a split: its own, and with a sequential one all others that share its alpha."""
+    own = tuple(gate for gate in gates if split_of(gate) is split)
+    if not any(gate.sequential for gate in own):
+        return own
+    return tuple(gate for gate in gates if gate in own or gate.sequential)
+
+
 def untried(gate: GateSpec, history: History, stable: str) -> str:
     """Why a gate cannot be tried on this history, a sentence without its end; "" when it can."""
     if gate.kind in _UNRECORDED:

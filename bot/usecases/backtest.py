@@ -20,6 +20,7 @@ from bot.analysis.backtest import (
     custom_questions,
     duration_s,
     imagined,
+    judged_together,
     look_spacing,
     recorded,
     run,
@@ -88,7 +89,7 @@ class Means:
     parallel: int = 4
 
 
-PRIVATELY = Means(limit_s=60.0, looks_max=3_000, attempts=1, parallel=2)
+PRIVATELY = Means(limit_s=60.0, looks_max=2_500, attempts=1, parallel=2)
 """Beside the rollouts that the same process watches."""
 
 
@@ -325,6 +326,7 @@ class _Backtest:
         look_every_s: float,
         work: "_Work",
     ) -> dict[str, tuple[GateRun, ...]]:
+        base = base.with_(gates=judged_together(base.gates, split))
         fared: dict[str, list[GateRun]] = {gate.name: [] for gate in base.gates}
         for begin in moments:
             self._in_time()

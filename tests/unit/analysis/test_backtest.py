@@ -20,6 +20,7 @@ from bot.analysis.backtest import (
     better_limit,
     custom_questions,
     imagined,
+    judged_together,
     look_spacing,
     recorded,
     run,
@@ -291,6 +292,15 @@ def test_what_cannot_be_tried_says_why() -> None:
     assert untried(RELATIVE_ERRORS, two, "v1") == ""
     assert untried(ERRORS, alone, "v1") == ""
     assert split_of(replace(RELATIVE_ERRORS, against=YESTERDAY)) is Split.BY_WEIGHT
+
+
+def test_gates_that_share_alpha_are_judged_together() -> None:
+    """The split of alpha is that of the whole rollout; gates without a share of it are left to their own runs."""
+    gates = (SEQUENTIAL_ERRORS, SLOW, MISSING)
+    assert judged_together(gates, Split.BY_PODS) == (MISSING,)
+    assert judged_together(gates, Split.BY_WEIGHT) == (SEQUENTIAL_ERRORS, SLOW)
+    relative = replace(RELATIVE_ERRORS, name="ratio", judge="sequential")
+    assert judged_together((*gates, relative), Split.BY_PODS) == (SEQUENTIAL_ERRORS, MISSING, relative)
 
 
 async def test_the_same_time_yesterday_is_read_from_the_day_before() -> None:
