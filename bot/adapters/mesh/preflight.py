@@ -12,6 +12,9 @@ from bot.ports.mesh import Finding, Severity
 from bot.rollout.model import Side
 
 MESH_GATEWAY = "mesh"
+_ANY_URI = (
+    {"prefix": "/"}, {"prefix": ""}, *({"regex": one} for one in (".*", "/.*", "^/.*", "^.*$", "^/.*$", "/?.*")),
+)  # fmt: skip
 
 
 def unmarked(manifest: Manifest) -> Finding:
@@ -233,7 +236,12 @@ def _takes_all(earlier: Manifest, later: Manifest) -> bool:
 
 
 def _is_catch_all(condition: Mapping[str, Any]) -> bool:
-    return not {key for key in condition if key != "name" and not (key == "uri" and condition[key] == {"prefix": "/"})}
+    """True for a condition that every request meets; empty parts of it ask for nothing."""
+    return not {
+        key
+        for key, asked in condition.items()
+        if asked and key not in ("name", "statPrefix") and not (key == "uri" and asked in _ANY_URI)
+    }
 
 
 def _wider(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> bool:
