@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bot.sandbox.demo.report import share_tolerance
+from bot.sandbox.demo.telling import unsaid
 from tests.fixtures.requirements import needs_module
 
 Json = dict[str, Any]
@@ -157,3 +158,13 @@ def test_nothing_is_left_behind(demo: Demo) -> None:
     """No process of the run is still there, and its temporary folder is empty."""
     assert demo.pids == []
     assert demo.left_over == []
+
+
+def test_a_reason_is_printed_once() -> None:
+    """An announcement that ends with words already printed is cut before them; one said in full is left out."""
+    said: set[str] = set()
+    reason = "error-rate failed: 5% of v2's 80 requests failed (limit 1%); v1: 0% of 192 requests."
+    assert unsaid(f"Rolling back: v2 goes to 0 now. {reason}", said) == f"Rolling back: v2 goes to 0 now. {reason}"
+    assert unsaid(f"Rolled back: checkout is on v1 again. {reason}", said) == "Rolled back: checkout is on v1 again."
+    assert unsaid(f"Rolled back: v2 has no traffic: {reason}", said) == "Rolled back: v2 has no traffic"
+    assert unsaid(f"Rolled back: v2 has no traffic: {reason}", said) == ""

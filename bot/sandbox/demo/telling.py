@@ -15,7 +15,7 @@ from bot.sandbox.demo.clients import Clients, Json, Refused
 POLL_S = 0.1
 LOG_LINES = 15
 _LONG_CHARS = 40
-_SENTENCE = re.compile(r"(?<=[.:]) (?=\S)")
+_SENTENCE = re.compile(r"(?<=\.) (?=\S)")
 _REFERENCE = re.compile(r"<(!subteam\^|@|!date\^)([^|>]+)(?:\|([^>]*))?>")
 _TONES = {"✅": "good", "🔴": "bad", "✋": "wait", "🖥": "wait"}
 _ROUTINE = frozenset({"wake"})
@@ -56,7 +56,7 @@ class Echo:
                     self._print(message)
 
     def _print(self, message: Json) -> None:
-        text = self._unsaid(self._readable(message["text"]))
+        text = unsaid(self._readable(message["text"]), self._said)
         if not text:
             return
         at = datetime.fromtimestamp(float(message["ts"])).astimezone().strftime("%H:%M:%S")
@@ -69,19 +69,14 @@ class Echo:
 
         return unescape(_REFERENCE.sub(name, text)).strip()
 
-    def _unsaid(self, text: str) -> str:
-        """The text without the long sentences that were printed before, and without the short ends of such."""
-        if text in self._said:
-            return ""
-        sentences = _SENTENCE.split(text)
-        new: list[str] = []
-        repeated = False
-        for part in sentences:
-            repeated = part in self._said if len(part) >= _LONG_CHARS else repeated
-            if not repeated:
-                new.append(part)
-        self._said |= {text, *sentences}
-        return " ".join(new).removesuffix(":")
+
+def unsaid(text: str, said: set[str]) -> str:
+    """The text without an end that was said before, "" when all of it was; adds its sentences to `said`."""
+    if text in said:
+        return ""
+    told = next((one for one in said if len(one) >= _LONG_CHARS and text.endswith(one)), "")
+    said |= {text, *_SENTENCE.split(text)}
+    return text.removesuffix(told).rstrip(" :")
 
 
 def summary(report: Json) -> list[tuple[str, str]]:
