@@ -23,7 +23,7 @@ from bot.analysis.look import (
     past_found,
     range_questions,
 )
-from bot.analysis.machine_or_release import cause
+from bot.analysis.machine_or_release import cause, forgiven
 from bot.analysis.nodes import Level, NodeHealth
 from bot.analysis.requests import Traffic, separable
 from bot.analysis.requests import sort as sort_requests
@@ -75,6 +75,7 @@ def assess(
     `canary_baseline` are the canary's pods as pinned at the start, for restarts. `nodes` adds the critical nodes under
     the canary and lets a slow tail be put down to the machine or the release.
     """
+    rollout = forgiven(rollout, canary_pods, nodes or {})
     begin_at = begin_of(rollout)
     common = {
         "at": now,

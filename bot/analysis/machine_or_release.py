@@ -15,15 +15,16 @@ they run. So, strongest first:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, sqrt
 
 from bot.analysis.latency import Histogram
-from bot.analysis.look import Look
+from bot.analysis.look import Look, Pods
 from bot.analysis.nodes import Level, NodeHealth
 from bot.analysis.sentences import milliseconds, percent
 from bot.analysis.underneath import ENOUGH, Ground, failing_latency, grounds, limit_ms
-from bot.rollout.gate import Blame, Cause, GateReport
+from bot.rollout.gate import Blame, Cause, GateEvidence, GateReport, Verdict
+from bot.rollout.model import OnSilence, Rollout
 
 MACHINE_FACTOR = 2.0
 RELEASE_FACTOR = 4.0
@@ -52,15 +53,39 @@ class Opinion:
 
 
 def cause(look: Look, reports: Sequence[GateReport], nodes: Mapping[str, NodeHealth]) -> Cause | None:
-    """What the failing latency gates of a look are put down to; None when none fails."""
+    """What the failing latency gates of a look are put down to; None when none fails.
+
+    While they cannot be measured, what the look before said of them.
+    """
     failing = failing_latency(look.rollout, reports)
     if not failing:
-        return None
+        before = look.rollout.assessment.cause if look.rollout.assessment is not None else None
+        unknown = {report.gate for report in reports if report.verdict is Verdict.ERROR}
+        return before if before is not None and unknown & set(before.gates) else None
     canary, stable = grounds(look, nodes)
     limits = [limit for spec, report in failing if (limit := limit_ms(spec, report, stable.latencies)) is not None]
     opinion = judge(canary, stable, min(limits) if limits else None)
     told = f"{LEADS[opinion.verdict]}: {opinion.because}. {evidence(canary, stable)}".strip()
     return Cause(opinion.verdict, told, tuple(report.gate for _, report in failing))
+
+
+def forgiven(rollout: Rollout, pods: Pods | None, nodes: Mapping[str, NodeHealth]) -> Rollout:
+    """The rollout as it is to be judged once the machine that it was held for is well.
+
+    What was measured on that machine says nothing of the release: the gates it explained begin again with what came
+    after the look before. Everything else is judged as it stands.
+    """
+    look, bake = rollout.assessment, rollout.bake
+    if look is None or look.cause is None or not look.likely_machine or rollout.rules.on_machine is not OnSilence.HOLD:
+        return rollout
+    known = [nodes[pod.node] for pod in pods or () if pod.node in nodes]
+    if pods is None or len(known) < len(pods) or any(one.lost is None or _starved(one) for one in known):
+        return rollout
+    evidence = tuple(
+        GateEvidence(one.gate, one.reporter, one.until) if one.gate in look.cause.gates else one
+        for one in rollout.evidence
+    )
+    return rollout.with_(evidence=evidence, bake=replace(bake, confirmed_at=max(look.at, bake.confirmed_at or look.at)))
 
 
 def judge(canary: Ground, stable: Ground, limit: float | None) -> Opinion:

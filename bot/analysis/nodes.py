@@ -69,13 +69,23 @@ class NodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One signal of one node: its level, since when, when it last held, why, and its last samples (newest last)."""
+    """One signal of one node: its level, since when, when it last held, why, and its last samples (newest last).
+
+    `worst` is the highest mean of three samples since it left OK, 0 while it is OK.
+    """
 
     level: Level = Level.OK
     since: float = 0.0
     held_at: float = 0.0
     reason: str = ""
     samples: tuple[float, ...] = ()
+    worst: float = 0.0
+
+    @property
+    def lately(self) -> float | None:
+        """The mean of the newest three samples, None when there are none."""
+        newest = self.samples[-NEEDED:]
+        return sum(newest) / len(newest) if newest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +112,29 @@ class NodeHealth:
     def lately(self, mode: str) -> float | None:
         """The mean of its newest three samples, a fraction; None when there is none."""
         signal = self.signals.get(mode)
-        newest = signal.samples[-NEEDED:] if signal else ()
-        return sum(newest) / len(newest) if newest else None
+        return signal.lately if signal else None
 
     @property
     def lost(self) -> float | None:
-        """The share of CPU time that was lately taken away or waited for disks, the larger; None when not known."""
-        known = [value for mode in MODES if (value := self.lately(mode)) is not None]
-        return max(known, default=None)
+        """The share of CPU time that was taken away or waited for disks, the larger; None when not known.
+
+        Lately, or at its worst while the node is not called well again: requests of that time are still looked at.
+        """
+        known = [signal for mode in MODES if (signal := self.signals.get(mode)) is not None and signal.samples]
+        return max((max(signal.worst, signal.lately or 0.0) for signal in known), default=None)
 
     @property
     def measured(self) -> str:
         """`steal 15%, iowait 0.4%, CPU pressure 14%`: what is known in numbers, without pressures under 1%."""
-        known = [(name, self.lately(name)) for name in (*MODES, *PRESSURE)]
-        told = [(name, value) for name, value in known if value is not None and (name in MODES or value >= 0.01)]
-        return ", ".join(f"{name} {percent(value)}" for name, value in told)
+        told = []
+        for name in (*MODES, *PRESSURE):
+            signal = self.signals.get(name)
+            value = signal.lately if signal else None
+            if signal is None or value is None or (name in PRESSURE and value < 0.01):
+                continue
+            better = f" ({percent(signal.worst)} at worst)" if signal.worst > 1.5 * value else ""
+            told.append(f"{name} {percent(value)}{better}")
+        return ", ".join(told)
 
     @property
     def ailments(self) -> tuple[str, ...]:
@@ -244,7 +262,8 @@ def _sampled(before: Signal, mode: str, value: float, threshold: Threshold, now:
     )
     limit = threshold.critical if max(reached, before.level) is Level.CRITICAL else threshold.warn
     reason = f"{what} is {percent(value)} of each core, limit {percent(limit)}."
-    return replace(_held(before, reached, reason, now, limits), samples=samples)
+    after = replace(_held(before, reached, reason, now, limits), samples=samples)
+    return replace(after, worst=max(before.worst, after.lately or 0.0) if after.level > Level.OK else 0.0)
 
 
 def _held(before: Signal, reached: Level, reason: str, now: float, limits: NodeLimits) -> Signal:

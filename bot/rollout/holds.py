@@ -7,7 +7,7 @@ from bot.rollout.draft import BOT, Draft
 from bot.rollout.duration import spoken
 from bot.rollout.effects import MessageKind, Tone
 from bot.rollout.gate import Assessment, Verdict
-from bot.rollout.model import Actor, Freeze, Hold, HoldReason
+from bot.rollout.model import Actor, Freeze, Hold, HoldReason, OnSilence
 from bot.rollout.wake import said_at
 
 ASKING = frozenset((HoldReason.DRIFT, HoldReason.NO_DATA, HoldReason.REDEPLOYED, HoldReason.STABLE_UNHEALTHY))
@@ -83,7 +83,8 @@ def observe_nodes(draft: Draft, look: Assessment, blamed: str = "") -> None:
     """Hold while nodes under the canary are critical, or while a failure is put down to the machine."""
     if not look.nodes_critical and not blamed:
         if drop_hold(draft, HoldReason.NODES):
-            draft.note(f"The nodes under the canary are well again.{remaining(draft)}", tone=Tone.GOOD)
+            well = f"The nodes under the canary are well again.{_baking_again(draft)}"
+            draft.note(f"{well}{remaining(draft)}", tone=Tone.GOOD)
         return
     told = next((report.detail for report in look.reports if report.holds), "")
     detail = blamed or told or f"critical nodes under the canary: {', '.join(look.nodes_critical)}."
@@ -92,6 +93,15 @@ def observe_nodes(draft: Draft, look: Assessment, blamed: str = "") -> None:
             f"Held at {draft.rollout.weight_percent}%. {detail} It goes on by itself when that is over; gates stay on.",
             tone=Tone.WAIT,
         )
+
+
+def _baking_again(draft: Draft) -> str:
+    """After a failure of the machine the step bakes anew: what was measured there says nothing of the release."""
+    rollout, before = draft.rollout, draft.rollout.assessment
+    if before is None or not before.likely_machine or rollout.rules.on_machine is not OnSilence.HOLD:
+        return ""
+    draft.set(bake=replace(rollout.bake, confirmed_at=draft.now, covered_s=0.0, covered_until=draft.now))
+    return f" The bake of {rollout.weight_percent}% begins again."
 
 
 def observe_fingerprint(draft: Draft, look: Assessment) -> None:

@@ -176,6 +176,28 @@ async def test_the_catalog_says_what_a_failure_of_the_machine_does(on_machine: s
         assert "node-2 (v2) steal 8%" in told
 
 
+@pytest.mark.parametrize("judge", ["sequential", "threshold"])
+async def test_what_was_measured_on_a_starved_machine_is_not_held_against_the_release(judge: str) -> None:
+    """Held for the machine, the rollout bakes anew once it is well, and is promoted."""
+    async with stage() as made:
+        text = CATALOG.replace("check_every: 1s", "check_every: 1s, on_machine: hold")
+        made.catalog = load(text.replace("p99: {max: 250ms,", f"p99: {{max: 250ms, judge: {judge},"))
+        machines = Machines(made)
+        name = await started(made)
+        await machines.pass_time(3)
+        machines.steal["node-2"] = 0.08
+        await machines.pass_time(5)
+        made.metrics.behave(HOST, "v2", slow=0.06, slow_ms=900)
+        await machines.pass_time(40)
+        assert (await made.rollout(name)).hold_reasons == {HoldReason.NODES}
+        machines.steal["node-2"] = 0.0
+        made.metrics.behave(HOST, "v2", slow=0.0)
+        await machines.pass_time(150)
+        rollout = await made.rollout(name)
+        assert rollout.phase is Phase.PROMOTED, rollout.reason
+        assert any("The bake of 10% begins again" in said for said in made.chat.texts)
+
+
 async def test_a_slow_release_on_a_well_node_goes_back_and_is_named() -> None:
     """`on_machine: hold` is no excuse for a release that is slow by itself."""
     async with stage() as made:
