@@ -20,9 +20,9 @@ def judge(draft: Draft, look: Assessment) -> bool:
     if not decisive or not guilty or machine or stable_cannot_carry(look.stable_ready):
         _announce(draft, look)
     if not decisive:
-        if not stable_cannot_carry(look.stable_ready) and not any(
-            report.verdict is Verdict.FAIL and report.stable_fails for report in look.reports
-        ):
+        if stable_cannot_carry(look.stable_ready):
+            hold_for_stable(draft, f"{draft.rollout.target.stable.label} has no ready pod", GATES)
+        elif not any(report.verdict is Verdict.FAIL and report.stable_fails for report in look.reports):
             drop_hold(draft, HoldReason.STABLE_UNHEALTHY)
         return False
     if not guilty:

@@ -78,12 +78,14 @@ async def test_a_wiped_store_leaves_nobody_in_the_dark() -> None:
         await made.play(20)
         assert made.mesh.weights("payments") == (90, 10)
         (page,) = [page for page in made.pager.pages if page.key == f"{name}:lost"]
-        assert "10%" in page.summary and f"rollback {name}" in page.detail, page
+        assert "10%" in page.summary
+        assert f"rollback {name}" in page.detail
         assert any("nobody watches" in text for text in made.chat.texts), made.chat.texts
         await rollback(made.desk, "payments", ADA, "")
         assert made.mesh.weights("payments") == (100, 0)
         await made.play(301)
-        assert made.pager.pages[-1].key == f"{name}:lost" and made.pager.pages[-1].resolved
+        assert made.pager.pages[-1].key == f"{name}:lost"
+        assert made.pager.pages[-1].resolved
 
 
 async def test_a_look_that_cannot_be_made_is_told() -> None:
@@ -276,3 +278,20 @@ async def test_a_group_that_was_deleted_stops_no_roll_back() -> None:
         await rollback(made.desk, name, ADA, "fire")
         await made.play(3)
         assert made.mesh.weights("payments") == (100, 0)
+
+
+async def test_a_stable_without_pods_is_told_while_the_canary_is_well() -> None:
+    """Most of the traffic goes nowhere: hold, page, and ask; it clears by itself when stable is back."""
+    async with stage() as made:
+        name = await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        made.cluster.change("payments-v1", ready=False)
+        await made.play(5)
+        assert HoldReason.STABLE_UNHEALTHY in (await made.rollout(name)).hold_reasons
+        assert [page.resolved for page in made.pager.pages] == [False]
+        assert "v1 has no ready pod" in made.pager.pages[0].detail
+        assert made.weights() == [10]
+        made.cluster.change("payments-v1", ready=True)
+        await made.play(5)
+        assert (await made.rollout(name)).holds == ()
+        assert [page.resolved for page in made.pager.pages] == [False, True]
