@@ -163,11 +163,11 @@ class Wake:
             if now < page.rollout.scheduled_at:
                 await self._feed(page, await self.measure.clocked(page.rollout))
                 return
-            problems = await self._problems(page.rollout)
-            if problems is None:
+            begins = await self._due(page.rollout)
+            if begins is None:
                 page.wake_at = now + PREFLIGHT_RETRY_S
                 return
-            await self._feed(page, Due(problems))
+            await self._feed(page, begins)
             look = True
         if page.rollout.phase not in LOOKED_AT or not (look or look_due(page.rollout, now)):
             await self._feed(page, await self.measure.clocked(page.rollout))
@@ -178,10 +178,17 @@ class Wake:
                 return
             again = await self._feed(page, await self.measure.look(page.rollout))
 
-    async def _problems(self, rollout: Rollout) -> tuple[str, ...] | None:
-        """Preflight once more for a start whose preflight is old; None when the API server cannot be asked now."""
-        if self.world.clock.now() - rollout.created_at < STALE_PREFLIGHT_S:
-            return ()
+    async def _due(self, rollout: Rollout) -> Due | None:
+        """Preflight once more for a start whose preflight is old; None when the API server cannot be asked now.
+
+        A start that is long overdue (no holder, no API server) begins at no hour that nobody chose.
+        """
+        now = self.world.clock.now()
+        late_s = now - rollout.scheduled_at
+        if late_s > LATEST_START_S:
+            return Due((f"it was due {spoken(late_s)} ago, when it could not begin. Start it again when it suits.",))
+        if now - rollout.created_at < STALE_PREFLIGHT_S:
+            return Due()
         target = rollout.target
         wanted = Wanted(
             service=target.service,
@@ -201,7 +208,7 @@ class Wake:
             return None
         except (Permanent, Conflict) as error:
             return (f"{error}.",)
-        return tuple(f"{finding.text} {finding.way_on}".strip() for finding in survey.refusals)
+        return tuple(finding.told for finding in survey.refusals)
 
     async def _feed(self, page: Page, event: Event) -> bool:
         """Decide on an event and act, until nothing is left to do; True when a look was asked for."""

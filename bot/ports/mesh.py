@@ -42,6 +42,12 @@ class Finding:
     text: str
     way_on: str = ""
 
+    @property
+    def told(self) -> str:
+        """What is and the way on, as sentences."""
+        ended = self.text if self.text.endswith((".", "!", "?", ":")) else f"{self.text}."
+        return f"{ended} {self.way_on}".rstrip()
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:

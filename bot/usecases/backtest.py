@@ -423,7 +423,7 @@ async def _target(desk: Desk, ask: BacktestAsk, entry: ServiceEntry, plan: Plan)
     if survey.target is None:
         raise UserError(
             f"The gates of `{ask.service}` cannot be tried.",
-            " ".join(f"{finding.text} {finding.way_on}".strip() for finding in survey.refusals),
+            " ".join(finding.told for finding in survey.refusals),
         )
     return survey.target
 

@@ -116,7 +116,7 @@ async def _imagined(desk: Desk, service: str, namespace: str, now: float) -> Rol
     if survey.target is None:
         raise UserError(
             f"The gates of `{service}` cannot be asked.",
-            " ".join(f"{finding.text} {finding.way_on}".strip() for finding in survey.refusals),
+            " ".join(finding.told for finding in survey.refusals),
         )
     begun = now - LOOK_BACK_S
     first = scheduled(

@@ -224,5 +224,5 @@ def _as_if_baking(rollout: Rollout, now: float) -> Rollout:
 
 def _refusal(service: str, findings: tuple[Finding, ...]) -> str:
     refusals = [finding for finding in findings if finding.severity is Severity.REFUSE]
-    lines = [f"• {finding.text} {finding.way_on}".rstrip() for finding in refusals]
+    lines = [f"• {finding.told}" for finding in refusals]
     return "\n".join([f"{service} was not started, and nothing was changed:", *lines])

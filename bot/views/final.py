@@ -13,6 +13,7 @@ from bot.views.situation import following, headline, possible
 
 _WORST_FIRST = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.PASS)
 _LINES = 12
+READY_PODS = "ready pods"
 
 
 def final(message: Message, rollout: Rollout) -> Rendered:
@@ -45,7 +46,8 @@ def worst(reports: tuple[GateReport, ...]) -> str:
 
 
 def _closeness(report: GateReport) -> float:
-    return (report.value or 0.0) / report.limit if report.limit else 0.0
+    """How much of its limit a gate has used; gates that want a minimum of pods have none to use."""
+    return (report.value or 0.0) / report.limit if report.limit and report.unit != READY_PODS else 0.0
 
 
 def story(rollout: Rollout) -> str:
