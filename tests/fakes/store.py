@@ -313,11 +313,11 @@ class FakeLeases:
 
 
 class FakeOutbox:
-    """Implements `Outbox`."""
+    """Implements `Outbox`. A rollout's answers to people wait in a queue of their own, as they do in Redis."""
 
     def __init__(self, store: FakeStore) -> None:
         self._store = store
-        self._letters: dict[str, list[Letter]] = {}
+        self._letters: dict[tuple[str, bool], list[Letter]] = {}
         self._posted: dict[str, Posted] = {}
         self._buckets: dict[str, _Bucket] = {}
         self._ids = itertools.count(1)
@@ -326,7 +326,7 @@ class FakeOutbox:
         """What a save does with its messages."""
         for message in messages:
             self._store.said.append((rollout_id, message))
-            letters = self._letters.setdefault(rollout_id, [])
+            letters = self._letters.setdefault(_queue(rollout_id, message), [])
             if not (_plain_card(message) and any(_plain_card(letter.message) for letter in letters[1:])):
                 letters.append(Letter(f"{next(self._ids):012d}", rollout_id, message, self._store.clock.now()))
 
@@ -345,15 +345,16 @@ class FakeOutbox:
 
     async def done(self, letter: Letter) -> None:
         await self._store.reach("done_letter")
-        letters = self._letters.get(letter.rollout, [])
+        queue = _queue(letter.rollout, letter.message)
+        letters = self._letters.get(queue, [])
         letters[:] = [other for other in letters if other.id != letter.id]
         if not letters:
-            self._letters.pop(letter.rollout, None)
+            self._letters.pop(queue, None)
         self._store.replied("done_letter")
 
     async def delay(self, letter: Letter, until: float) -> None:
         await self._store.reach("delay")
-        letters = self._letters.get(letter.rollout, [])
+        letters = self._letters.get(_queue(letter.rollout, letter.message), [])
         letters[:] = [
             replace(other, due=until, attempts=other.attempts + 1) if other.id == letter.id else other
             for other in letters
@@ -424,6 +425,10 @@ class FakeSeen:
             return False
         self._until[key] = now + ttl_s
         return True
+
+
+def _queue(rollout_id: str, message: Message) -> tuple[str, bool]:
+    return rollout_id, message.kind is MessageKind.ANSWER
 
 
 def _plain_card(message: Message) -> bool:
