@@ -16,10 +16,11 @@ from bot.engine.world import World
 from bot.errors import Conflict, LeaseLost, NotFound, Permanent, Transient, Unreadable
 from bot.ports.mesh import Wanted
 from bot.rollout import effects
+from bot.rollout.duration import spoken
 from bot.rollout.effects import Effect, Message, MessageKind, SetWeight, Tone
 from bot.rollout.events import Due, Event, Request, RouteGone, TookOver, WriteFailed, Written
 from bot.rollout.machine import IllegalEvent, decide
-from bot.rollout.model import Direction, Phase, Rollout
+from bot.rollout.model import Direction, Phase, Rollout, Target
 from bot.rollout.wake import look_due
 
 LOOKED_AT = frozenset({Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING})
@@ -30,6 +31,8 @@ PREFLIGHT_RETRY_S = 5.0
 SOONEST_S = 0.2
 """No rollout wakes itself more often than this, whatever is overdue."""
 CHAIN_LIMIT = 12
+LATEST_START_S = 3600.0
+"""A start that could not begin for longer than this after its time is cancelled."""
 
 
 @dataclass(slots=True)
@@ -192,7 +195,7 @@ class Wake:
         target = rollout.target
         wanted = Wanted(
             service=target.service,
-            namespace=target.namespace,
+            namespace=target.route.namespace,
             mesh=target.route.mesh,
             name=target.route.name,
             route=target.route.route,
@@ -207,8 +210,12 @@ class Wake:
             self.world.telemetry.line("preflight-put-off", rollout=rollout.id, error=str(error))
             return None
         except (Permanent, Conflict) as error:
-            return (f"{error}.",)
-        return tuple(finding.told for finding in survey.refusals)
+            return Due((f"{error}.",))
+        problems = [finding.told for finding in survey.refusals]
+        found = survey.target
+        if found is not None and not problems and not _same_route(found, target):
+            problems = [f"the route of {target.service} is not what it was when this start was scheduled"]
+        return Due(tuple(problems), fingerprint=found.fingerprint if found is not None else "")
 
     async def _feed(self, page: Page, event: Event) -> bool:
         """Decide on an event and act, until nothing is left to do; True when a look was asked for."""
@@ -338,3 +345,10 @@ class Wake:
             next_in_s=None if page.wake_at is None else round(page.wake_at - self.world.clock.now(), 1),
             saved=not unsaved,
         )
+
+
+def _same_route(one: Target, other: Target) -> bool:
+    """The same object, route and destinations; what runs behind them may have changed."""
+    return (one.route.uid, one.route.key) == (other.route.uid, other.route.key) and (
+        (one.stable.destination, one.canary.destination) == (other.stable.destination, other.canary.destination)
+    )

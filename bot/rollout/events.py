@@ -9,9 +9,13 @@ from bot.rollout.route import RouteState
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A scheduled rollout's time has come; `problems` are preflight findings that refuse it."""
+    """A scheduled rollout's time has come; `problems` are preflight findings that refuse it.
+
+    `fingerprint` pins the canary as it runs now, "" when that was not looked at again.
+    """
 
     problems: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """How a rollout comes to be: scheduled by a person, or as the undoing of one that was promoted."""
 
+from dataclasses import replace
+
 from bot.rollout.draft import Draft
 from bot.rollout.duration import spoken
 from bot.rollout.effects import Decision, MessageKind, Tone
@@ -80,7 +82,8 @@ def due(draft: Draft, event: Due) -> None:
     if event.problems:
         end(draft, Phase.CANCELLED, f"It could not start: {'; '.join(event.problems)}", Actor(Source.BOT))
         return
-    draft.set(phase=Phase.PROGRESSING, started_at=draft.now)
+    pinned = replace(rollout.target, fingerprint=event.fingerprint or rollout.target.fingerprint)
+    draft.set(phase=Phase.PROGRESSING, started_at=draft.now, target=pinned)
     target, who = rollout.target, rollout.started_by.name or rollout.started_by.id
     sides = f"{target.service} from {target.stable.label} to {target.canary.label}"
     text = f"Started by {who}: {sides}, {plan_text(rollout.plan)}."

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bot.analysis.facts import fingerprint
 from bot.catalog import load
 from bot.errors import Transient, UserError
 from bot.ports.people import Person
@@ -295,3 +296,55 @@ async def test_a_stable_without_pods_is_told_while_the_canary_is_well() -> None:
         await made.play(5)
         assert (await made.rollout(name)).holds == ()
         assert [page.resolved for page in made.pager.pages] == [False, True]
+
+
+async def scheduled(made: Stage) -> str:
+    """A start in a minute."""
+    answer = await start(made.desk, StartAsk("payments", "v2", at=made.clock.now() + 60), ADA)
+    assert answer.rollout is not None
+    return answer.rollout.id
+
+
+async def test_what_is_deployed_before_a_scheduled_start_is_what_is_started() -> None:
+    """The canary is pinned when the start is due: nothing was measured of the one before."""
+    async with stage() as made:
+        name = await scheduled(made)
+        made.cluster.change("payments-v2", template="hash-2", images=("sha256:2",))
+        pods = await made.cluster.pods("shop", made.mesh.targets["payments"].canary.selector)
+        made.mesh.targets["payments"] = replace(made.mesh.targets["payments"], fingerprint=fingerprint(pods))
+        await made.play(68)
+        assert (await made.rollout(name)).holds == ()
+        assert made.weights() == [10]
+
+
+async def test_a_scheduled_start_whose_stable_is_another_by_then_is_cancelled() -> None:
+    """Another rollout was promoted meanwhile: the plan was made for a route that is no more."""
+    async with stage() as made:
+        name = await scheduled(made)
+        target = made.mesh.targets["payments"]
+        made.mesh.edit("payments", canary_weight=100)
+        made.mesh.targets["payments"] = replace(target, stable=target.canary, canary=target.stable)
+        await made.play(70)
+        rollout = await made.rollout(name)
+        assert rollout.phase is Phase.CANCELLED
+        assert "not what it was" in rollout.reason
+        assert made.weights() == []
+
+
+async def test_a_start_that_is_long_overdue_begins_at_no_odd_hour() -> None:
+    """The API server and then the bot were away when the start was due: hours later it is cancelled and told."""
+    async with stage() as made:
+        name = await scheduled(made)
+        made.mesh.fail("transient", on="survey", times=100_000)
+        await made.play(120)
+        assert (await made.rollout(name)).phase is Phase.SCHEDULED
+        await made.engine.stop()
+        made.clock.advance(5 * 3600)
+        made.mesh.recover()
+        made.engine = made.new_engine("bot-2")
+        await made.engine.start()
+        await made.play(5)
+        rollout = await made.rollout(name)
+        assert rollout.phase is Phase.CANCELLED
+        assert "it was due 5 h" in rollout.reason
+        assert any("it was due 5 h" in text for text in made.chat.texts), made.chat.texts
