@@ -44,7 +44,13 @@ async def rollback(
                 left.append(f"{rollout.id} goes on: {error.message}")
     except Transient:
         return await by_routes(desk, what, who, reason)
-    outcomes = [*left, *[await _zero(desk, one, who, reason) for one in await _lost(desk, what, active)]]
+    try:
+        lost = await _lost(desk, what, active)
+    except CanaryError:
+        if not meant:
+            raise
+        lost = []
+    outcomes = [*left, *[await _zero(desk, one, who, reason) for one in lost]]
     if not meant and not outcomes:
         return ("No rollout is active and no route carries our mark: there is nothing to roll back.",)
     return tuple(outcomes)
@@ -62,14 +68,12 @@ async def by_routes(desk: Desk, what: str, who: Who, reason: str) -> tuple[str, 
 
 
 async def _lost(desk: Desk, what: str, active: list[Rollout]) -> list[Steered]:
-    """Steered routes of `what` that no active record knows."""
+    """Steered routes of `what` that no active record knows. Raises Transient and Permanent."""
     known = {rollout.id for rollout in active}
-    try:
-        steered = await _steered(desk)
-    except CanaryError:
-        return []
     return [
-        one for one in steered if one.mark.rollout not in known and what in (ALL, one.mark.rollout, one.mark.service)
+        one
+        for one in await _steered(desk)
+        if one.mark.rollout not in known and what in (ALL, one.mark.rollout, one.mark.service)
     ]
 
 

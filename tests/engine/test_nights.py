@@ -348,3 +348,15 @@ async def test_a_start_that_is_long_overdue_begins_at_no_odd_hour() -> None:
         assert rollout.phase is Phase.CANCELLED
         assert "it was due 5 h" in rollout.reason
         assert any("it was due 5 h" in text for text in made.chat.texts), made.chat.texts
+
+
+async def test_roll_back_all_says_when_the_routes_cannot_be_read() -> None:
+    """An API server that is away is not an answer that there is nothing to roll back."""
+    async with stage() as made:
+
+        async def away(namespaces: object) -> object:
+            raise Transient("the API server is away")
+
+        made.mesh.steered = away  # type: ignore[method-assign, assignment]
+        with pytest.raises(Transient):
+            await rollback(made.desk, "all", ADA, "fire")

@@ -9,9 +9,9 @@ from bot.views import Rendered
 
 
 def parse(line: Line) -> tuple[str, str]:
-    """An id, a service or `all`, and the reason."""
+    """An id, a service or `all` (always in lower case, whatever a phone makes of it), and the reason."""
     what = line.take("an id, a service or `all`")
-    return "all" if what.key == "all" else what.text, line.rest()
+    return "all" if what.key == "all" else what.text.lower(), line.rest()
 
 
 async def run(desk: Desk, args: tuple[str, str], who: Who) -> Rendered | Asked:
