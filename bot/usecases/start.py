@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from bot.analysis.assessment import questions
 from bot.analysis.expectation import Expectation, baseline_question, expect
+from bot.analysis.requests import separable
 from bot.catalog import ServiceEntry
 from bot.errors import RouteTaken, UserError
 from bot.ports.mesh import Finding, Severity, Survey, Wanted
@@ -84,7 +85,7 @@ async def start(desk: Desk, ask: StartAsk, who: Who) -> Started:
     )
     question = baseline_question(rollout.target)
     expectation = expect(rollout, await desk.metrics.ask([question]))
-    findings = (*findings, *_measured(ask.service, expectation))
+    findings = (*findings, *_told_apart(survey.target), *_measured(ask.service, expectation))
     queries = tuple(query.promql for query in questions(_as_if_baking(rollout, now), now))
     answer = Started(None, survey, plan, gates, findings, queries, expectation.steps, expectation.shows_s)
     if ask.dry_run:
@@ -192,6 +193,15 @@ async def _active(desk: Desk, target: Target | None) -> tuple[Finding, ...]:
         for rollout, _ in (await desk.rollouts.active()).rollouts
         if rollout.target.route.key == target.route.key
     )
+
+
+def _told_apart(target: Target) -> tuple[Finding, ...]:
+    """The two sides have a workload or a version label of their own; else no series says whose requests it counts."""
+    if target.route.protocol != "http" or separable(target):
+        return ()
+    stable, canary = target.stable.label, target.canary.label
+    text = f"{stable} and {canary} share their workloads and their version label, so metrics cannot tell them apart"
+    return (Finding("metrics", Severity.REFUSE, text, "Give their pods different `version` labels."),)
 
 
 def _measured(service: str, expectation: Expectation) -> tuple[Finding, ...]:

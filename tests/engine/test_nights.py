@@ -360,3 +360,14 @@ async def test_roll_back_all_says_when_the_routes_cannot_be_read() -> None:
         made.mesh.steered = away  # type: ignore[method-assign, assignment]
         with pytest.raises(Transient):
             await rollback(made.desk, "all", ADA, "fire")
+
+
+async def test_sides_that_metrics_cannot_tell_apart_are_not_started() -> None:
+    """The rollout would hold at its first step for ever, with nobody able to judge it."""
+    async with stage() as made:
+        target = made.mesh.targets["payments"]
+        canary = replace(target.canary, workloads=target.stable.workloads, version=target.stable.version)
+        made.mesh.targets["payments"] = replace(target, canary=canary)
+        with pytest.raises(UserError, match="cannot tell them apart"):
+            await start(made.desk, StartAsk("payments", "v2"), ADA)
+        assert made.store.rollouts.records == {}
