@@ -139,7 +139,10 @@ def route_gone(draft: Draft, event: RouteGone) -> None:
     """The route is no longer there: nothing can be steered by it, and nothing reaches the canary by it."""
     rollout = draft.rollout
     if rollout.phase is Phase.ROLLING_BACK:
-        draft.set(reason=f"{rollout.reason} The route itself is gone: {event.detail}")
+        draft.set(
+            reason=f"{rollout.reason} The route itself is gone: {event.detail.rstrip('.')}. Without it "
+            f"{rollout.target.host} may send to all its ready pods, {rollout.target.canary.label}'s too: look at it."
+        )
         rolled_back(draft)
         return
     if rollout.phase is Phase.SCHEDULED:

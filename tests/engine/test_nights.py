@@ -371,3 +371,17 @@ async def test_sides_that_metrics_cannot_tell_apart_are_not_started() -> None:
         with pytest.raises(UserError, match="cannot tell them apart"):
             await start(made.desk, StartAsk("payments", "v2"), ADA)
         assert made.store.rollouts.records == {}
+
+
+async def test_a_deleted_route_is_not_called_safe() -> None:
+    """Without its VirtualService a host sends to all its pods: who rolls back reads that."""
+    async with stage() as made:
+        name = await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        made.mesh.delete("payments")
+        await made.play(3)
+        await put(made.desk, "rollback", name, ADA)
+        await made.play(3)
+        rollout = await made.rollout(name)
+        assert rollout.phase is Phase.ROLLED_BACK
+        assert "may send to all its ready pods" in rollout.reason
