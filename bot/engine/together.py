@@ -1,0 +1,154 @@
+"""Questions of all rollouts that look at about the same time, asked together.
+
+Questions that differ only in their service become one question over many, in chunks of bounded length that are asked
+with bounded parallelism. A chunk that fails or is slow is an error for its own members only; they are asked in smaller
+chunks and in a lane of their own from then on, until whoever makes it fail stands alone and delays nobody else.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bot.analysis.merging import Shape, by_service, merged, part, shape
+from bot.analysis.samples import Answer, Query
+from bot.errors import CannotMeasure
+from bot.ports.clock import Clock
+from bot.ports.metrics import Metrics
+
+WINDOW_S = 0.02
+CHUNK = 160
+"""Services in one question: some 12 KiB of text, and at 15 s scrapes an answer of about 10 MB."""
+SHRINK = 4
+SLOW_S = 2.0
+LANE = 5
+CAREFUL_LANE = 2
+
+Told = Answer | CannotMeasure
+
+
+@dataclass(slots=True)
+class _Round:
+    """What was asked within one window: the questions of each shape by the services they are about, and the others."""
+
+    by_shape: dict[Shape, dict[tuple[str, ...], asyncio.Future[Told]]] = field(default_factory=dict)
+    alone: dict[Query, asyncio.Future[Told]] = field(default_factory=dict)
+
+
+class Together:
+    """Implements `Metrics` over another one; nothing is asked while nobody asks."""
+
+    def __init__(self, metrics: Metrics, clock: Clock, *, window_s: float = WINDOW_S, chunk: int = CHUNK) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._window_s = window_s
+        self._chunk = chunk
+        self._round: _Round | None = None
+        self._small: dict[tuple[str, ...], int] = {}
+        self._lane = asyncio.Semaphore(LANE)
+        self._careful_lane = asyncio.Semaphore(CAREFUL_LANE)
+        self._answered_at = float("-inf")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def ask(self, queries: Sequence[Query]) -> Mapping[Query, Told]:
+        """Ask with whoever else asks now; each question answers or fails on its own."""
+        if not queries:
+            return {}
+        distinct = tuple(dict.fromkeys(queries))
+        futures = [self._put(query) for query in distinct]
+        await asyncio.wait(futures)
+        return {query: future.result() for query, future in zip(distinct, futures, strict=True)}
+
+    async def ready(self) -> str:
+        """Version of the server; raises CannotMeasure when it does not answer."""
+        return await self._metrics.ready()
+
+    def _put(self, query: Query) -> asyncio.Future[Told]:
+        if self._round is None:
+            self._round = _Round()
+            self._begin(self._close_round(self._round))
+        loop = asyncio.get_running_loop()
+        found = shape(query)
+        if found is None:
+            return self._round.alone.setdefault(query, loop.create_future())
+        common, services = found
+        return self._round.by_shape.setdefault(common, {}).setdefault(services, loop.create_future())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _close_round(self, asked: _Round) -> None:
+        await self._clock.sleep(self._window_s)
+        self._round = None
+        for query, future in asked.alone.items():
+            self._begin(self._ask_alone(query, future))
+        for common, members in asked.by_shape.items():
+            for chunk in self._chunks(members):
+                self._begin(self._ask_chunk(common, chunk))
+
+    def _chunks(
+        self, members: Mapping[tuple[str, ...], asyncio.Future[Told]]
+    ) -> list[dict[tuple[str, ...], asyncio.Future[Told]]]:
+        """Members of about equal chunks; those that may only be asked in smaller ones among themselves."""
+        by_size: dict[int, list[tuple[str, ...]]] = {}
+        for services in members:
+            by_size.setdefault(self._small.get(services, self._chunk), []).append(services)
+        chunks = []
+        for size, names in by_size.items():
+            count = -(-len(names) // size)
+            for index in range(count):
+                chunks.append({services: members[services] for services in names[index::count]})
+        return chunks
+
+    async def _ask_chunk(self, common: Shape, members: dict[tuple[str, ...], asyncio.Future[Told]]) -> None:
+        query = merged(common, {service for services in members for service in services})
+        careful = any(services in self._small for services in members)
+        async with self._careful_lane if careful else self._lane:
+            started = self._clock.monotonic()
+            told = await self._told(query)
+            now = self._clock.monotonic()
+        self._learn(tuple(members), told, started, now)
+        if isinstance(told, CannotMeasure):
+            for future in members.values():
+                _give(future, told)
+            return
+        series = by_service(told)
+        for services, future in members.items():
+            _give(future, part(common, services, told, series))
+
+    async def _ask_alone(self, query: Query, future: asyncio.Future[Told]) -> None:
+        async with self._lane:
+            _give(future, await self._told(query))
+
+    async def _told(self, query: Query) -> Told:
+        try:
+            return (await self._metrics.ask((query,)))[query]
+        except Exception as error:
+            return CannotMeasure(f"asking fails: {type(error).__name__}: {error}")
+
+    def _learn(self, members: tuple[tuple[str, ...], ...], told: Told, started: float, now: float) -> None:
+        """Make the next chunks of a bad one smaller, and those of a good one larger.
+
+        While nothing at all is answered it is not these members' fault; then only one chunk is tried in smaller pieces.
+        """
+        good = isinstance(told, Answer) and now - started < SLOW_S
+        if isinstance(told, Answer):
+            self._answered_at = now
+        if good:
+            for services in members:
+                size = self._small.get(services)
+                if size is not None and size * SHRINK >= self._chunk:
+                    del self._small[services]
+                elif size is not None:
+                    self._small[services] = size * SHRINK
+            return
+        if self._answered_at >= started or not self._small:
+            size = max(1, len(members) // SHRINK)
+            self._small.update(dict.fromkeys(members, size))
+
+
+def _give(future: asyncio.Future[Told], told: Told) -> None:
+    if not future.done():
+        future.set_result(told)
