@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bot.adapters.clock import SystemClock
-from bot.adapters.cluster import KubeCluster
+from bot.adapters.cluster import KubeCluster, WatchedCluster
 from bot.adapters.instruments import Instruments
 from bot.adapters.kubernetes import Kube
 from bot.adapters.mesh import ROUTERS
@@ -24,6 +24,7 @@ from bot.adapters.timeline import SchedulerTimeline
 from bot.analysis.backtest import Backtest
 from bot.catalog import Catalog, Poll, Reloading
 from bot.engine.engine import Engine
+from bot.engine.together import Together
 from bot.engine.world import World
 from bot.errors import CanaryError
 from bot.handlers.app import build_app
@@ -49,9 +50,11 @@ class Parts:
     metrics: Prometheus
     clock: SystemClock
     meshes: Mapping[str, Mesh]
+    pods: WatchedCluster
 
     async def close(self) -> None:
         """Close every connection."""
+        await self.pods.close()
         await asyncio.gather(self.store.close(), self.kube.close(), self.chat.close(), self.metrics.close())
 
 
@@ -143,6 +146,7 @@ async def connect(settings: Settings) -> Parts:
         metrics=prometheus(settings),
         clock=clock,
         meshes={name: router.make(kube, settings.namespaces) for name, router in ROUTERS.items()},
+        pods=WatchedCluster(kube, clock),
     )
 
 
@@ -174,7 +178,7 @@ async def build(settings: Settings) -> Bot:
             pager=WebhookPager(_secret(settings.alert_webhook_url), parts.clock),
             telemetry=telemetry,
             owner=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:4]}",
-            **shared,
+            **shared | {"metrics": Together(parts.metrics, parts.clock), "cluster": parts.pods},
         )
     )
     intake = Intake(parts.store.seen, telemetry)

@@ -1,15 +1,20 @@
 """Pods and nodes from the API server."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from bot.adapters.kubernetes import Kube, path
+from bot.adapters.kubernetes import Change, Kube, Snapshot, path
 from bot.analysis.facts import NodeFacts, PodFacts
 from bot.errors import CanaryError
+from bot.ports.clock import Clock
 
 READY_WITHIN_S = 0.3
+UNWATCHED_AFTER_S = 120.0
 SIDECAR = "istio-proxy"
 _AMBIENT = "ambient.istio.io/redirection"
 
@@ -29,13 +34,7 @@ class KubeCluster:
 
     async def ready_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> int | None:
         """Ready pods, None when the API server does not say so within 300 ms or there is no selector to ask by."""
-        if not selector:
-            return None
-        try:
-            async with asyncio.timeout(READY_WITHIN_S):
-                return sum(pod.ready for pod in await self.pods(namespace, selector))
-        except (CanaryError, TimeoutError):
-            return None
+        return await _ready(self.pods, namespace, selector)
 
     async def nodes(self) -> tuple[NodeFacts, ...]:
         """All nodes, by name."""
@@ -49,6 +48,151 @@ class KubeCluster:
     async def version(self) -> str:
         """The API server's version."""
         return await self._kube.version()
+
+
+@dataclass(slots=True)
+class _Pods:
+    """Serving pods of one namespace as its watch tells them; `known` is False until it has, and while it is broken.
+
+    Names are found by each of their labels, so that a selector costs no more than its rarest label has pods.
+    """
+
+    asked_at: float
+    known: bool = False
+    facts: dict[str, PodFacts] = field(default_factory=dict)
+    labels: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    by_label: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def replace_all(self, items: Sequence[Mapping[str, Any]]) -> None:
+        self.facts.clear()
+        self.labels.clear()
+        self.by_label.clear()
+        for pod in items:
+            self.put(pod)
+        self.known = True
+        self.heard.set()
+
+    def put(self, pod: Mapping[str, Any]) -> None:
+        self.drop(pod)
+        if not serving(pod):
+            return
+        facts = pod_facts(pod)
+        labels = tuple((sys.intern(key), sys.intern(value)) for key, value in _labels(pod))
+        self.facts[facts.name] = facts
+        self.labels[facts.name] = labels
+        for label in labels:
+            self.by_label.setdefault(label, set()).add(facts.name)
+
+    def drop(self, pod: Mapping[str, Any]) -> None:
+        name = pod["metadata"]["name"]
+        self.facts.pop(name, None)
+        for label in self.labels.pop(name, ()):
+            names = self.by_label[label]
+            names.discard(name)
+            if not names:
+                del self.by_label[label]
+
+    def select(self, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...]:
+        """By name, as `KubeCluster.pods`."""
+        found = sorted((self.by_label.get(label, set()) for label in selector), key=len)
+        names = found[0].intersection(*found[1:])
+        return tuple(self.facts[name] for name in sorted(names))
+
+
+class WatchedCluster(KubeCluster):
+    """The same, with pods from a watch of each namespace that is asked about; a broken watch is passed by.
+
+    A namespace nobody has asked about for two minutes is no longer watched, from its next change on. `ready_pods` reads
+    afresh: much hangs on it. A watch whose connection has silently died is found out after a minute.
+    """
+
+    def __init__(self, kube: Kube, clock: Clock) -> None:
+        super().__init__(kube)
+        self._clock = clock
+        self._watched: dict[str, _Pods] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...]:
+        """Pods that carry all labels, terminating and finished ones left out, by name."""
+        if not selector:
+            return ()
+        pods = self._watched.get(namespace)
+        if pods is None:
+            pods = self._watched[namespace] = _Pods(self._clock.monotonic())
+            self._tasks[namespace] = asyncio.create_task(self._follow(namespace, pods), name=f"pods:{namespace}")
+        pods.asked_at = self._clock.monotonic()
+        if not pods.heard.is_set():
+            await pods.heard.wait()
+        if pods.known:
+            return pods.select(selector)
+        return await super().pods(namespace, selector)
+
+    async def ready_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> int | None:
+        """Ready pods, None when the API server does not say so within 300 ms or there is no selector to ask by."""
+        return await _ready(super().pods, namespace, selector)
+
+    async def close(self) -> None:
+        """End the watches."""
+        tasks = tuple(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def watching(self) -> tuple[str, ...]:
+        """Namespaces that are watched now."""
+        return tuple(self._tasks)
+
+    def look_round(self) -> None:
+        """End the watches that nobody has asked for lately."""
+        now = self._clock.monotonic()
+        for namespace, pods in self._watched.items():
+            if now - pods.asked_at >= UNWATCHED_AFTER_S:
+                self._tasks[namespace].cancel()
+
+    async def _follow(self, namespace: str, pods: _Pods) -> None:
+        """Keep a namespace's pods for as long as it lasts."""
+        try:
+            await self._keep(namespace, pods)
+        finally:
+            self._watched.pop(namespace, None)
+            self._tasks.pop(namespace, None)
+            pods.known = False
+            pods.heard.set()
+
+    async def _keep(self, namespace: str, pods: _Pods) -> None:
+        async with aclosing(self._kube.follow(path("", "v1", "pods", namespace))) as following:
+            async for told in following:
+                match told:
+                    case Snapshot():
+                        pods.replace_all(told.items)
+                    case Change(kind="DELETED"):
+                        pods.drop(told.object)
+                    case Change():
+                        pods.put(told.object)
+                    case _:
+                        pods.known = False
+                        pods.heard.set()
+                self.look_round()
+
+
+Listing = Callable[[str, Sequence[tuple[str, str]]], Awaitable[tuple[PodFacts, ...]]]
+
+
+async def _ready(pods: Listing, namespace: str, selector: Sequence[tuple[str, str]]) -> int | None:
+    if not selector:
+        return None
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            return sum(pod.ready for pod in await pods(namespace, selector))
+    except (CanaryError, TimeoutError):
+        return None
+
+
+def _labels(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in (pod["metadata"].get("labels") or {}).items():
+        yield str(key), str(value)
 
 
 def selector_text(selector: Sequence[tuple[str, str]]) -> str:
@@ -70,7 +214,7 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
     containers = [*(status.get("containerStatuses") or ())]
     return PodFacts(
         name=metadata["name"],
-        namespace=metadata.get("namespace", ""),
+        namespace=sys.intern(metadata.get("namespace", "")),
         ready=any(
             condition.get("type") == "Ready" and condition.get("status") == "True"
             for condition in status.get("conditions") or ()
@@ -80,11 +224,11 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
             ((container.get("state") or {}).get("waiting") or {}).get("reason") == "CrashLoopBackOff"
             for container in [*containers, *(status.get("initContainerStatuses") or ())]
         ),
-        node=str(spec.get("nodeName") or ""),
+        node=sys.intern(str(spec.get("nodeName") or "")),
         template=str(labels.get("pod-template-hash") or labels.get("controller-revision-hash") or ""),
         images=tuple(
             sorted(
-                str(container["imageID"])
+                sys.intern(str(container["imageID"]))
                 for container in containers
                 if container.get("imageID") and container.get("name") != SIDECAR
             )

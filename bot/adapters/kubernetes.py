@@ -50,6 +50,18 @@ class Change:
     object: Manifest
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All objects of a collection, as sent."""
+
+    items: tuple[Manifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The watch is broken: what was known may be old."""
+
+
 def path(group: str, version: str, resource: str, namespace: str = "", name: str = "") -> str:
     """The path of a resource, a collection or an object; group "" is the core group, namespace "" the whole cluster."""
     root = f"/apis/{group}/{version}" if group else f"/api/{version}"
@@ -154,39 +166,58 @@ class Kube:
         What changed while the watch was broken is found by comparing lists. The first list is not told.
         """
         known: dict[tuple[str, str], Manifest] | None = None
+        async with aclosing(self.follow(path, selector=selector)) as following:
+            async for told in following:
+                match told:
+                    case Snapshot():
+                        listed = {_key(item): item for item in told.items}
+                        for change in _compared(known, listed):
+                            yield change
+                        known = listed
+                    case Change() if known is not None:
+                        if told.kind == "DELETED":
+                            known.pop(_key(told.object), None)
+                        else:
+                            known[_key(told.object)] = told.object
+                        yield told
+                    case _:
+                        pass
+
+    async def follow(self, path: str, *, selector: str = "") -> AsyncGenerator["Snapshot | Change | Unknown", None]:
+        """A collection as it is and as it changes; never ends, and nothing is kept here.
+
+        First a Snapshot, and another after each break that may have lost changes; Unknown when the watch breaks: until
+        the next Snapshot nothing is known of what happens.
+        """
         failures = 0
         while True:
             try:
                 version, items = await self._listed(path, selector, READ_TIMEOUT_S)
-                listed = {_key(item): item for item in items}
-                for change in _compared(known, listed):
-                    yield change
-                known = listed
+                yield Snapshot(tuple(items))
+                del items
                 while True:
                     told = False
                     async with aclosing(self._stream(path, selector, version)) as stream:
                         async for change in stream:
                             told, failures = True, 0
                             version = str(change.object.get("metadata", {}).get("resourceVersion") or version)
-                            if change.kind == "BOOKMARK":
-                                continue
-                            if change.kind == "DELETED":
-                                known.pop(_key(change.object), None)
-                            else:
-                                known[_key(change.object)] = change.object
-                            yield change
+                            if change.kind != "BOOKMARK":
+                                yield change
                     if not told:
                         failures = min(failures + 1, 4)
                         await self._back_off(failures)
             except _Expired:
                 failures += 1
+                yield Unknown()
                 if failures > 1:
                     await self._back_off(failures)
             except Transient as error:
                 failures += 1
+                yield Unknown()
                 await self._back_off(failures, error.delay_s)
             except (Permanent, Conflict):
                 failures += 1
+                yield Unknown()
                 await self._back_off(max(failures, 6))
 
     async def _back_off(self, failures: int, at_least_s: float = 0.0) -> None:
