@@ -7,7 +7,7 @@ from bot.rollout.duration import spoken
 from bot.rollout.effects import MessageKind, Tone
 from bot.rollout.events import Request
 from bot.rollout.gate import Assessment
-from bot.rollout.holds import add_hold
+from bot.rollout.holds import add_hold, remaining
 from bot.rollout.model import Approval, HoldReason, OnSilence, Rollout
 from bot.rollout.retreat import roll_back
 from bot.rollout.wake import REMINDERS, reminder_at
@@ -53,7 +53,8 @@ def approve(draft: Draft, request: Request) -> None:
         draft.answer(request, f"Approved, {_count(draft.rollout)}: more are needed.", tone=Tone.GOOD)
         draft.say(MessageKind.ASKED, f"{_count(draft.rollout)} approved by {who}.", tone=Tone.WAIT, step=approval.step)
         return
-    draft.answer(request, f"Approved: {weight}% is entered at the next look if the gates still pass.", tone=Tone.GOOD)
+    entered = f"Approved: {weight}% is entered at the next look if the gates still pass.{remaining(draft)}"
+    draft.answer(request, entered, tone=Tone.GOOD)
     draft.say(
         MessageKind.ASKED, f"Approved by {who} after {spoken(draft.now - approval.asked_at)}.",
         tone=Tone.GOOD, urgent=True, step=approval.step,

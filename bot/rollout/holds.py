@@ -132,7 +132,7 @@ def observe_errors(draft: Draft, look: Assessment) -> None:
                 tone=Tone.GOOD,
             )
         return
-    detail = f"cannot measure {', '.join(report.gate for report in failing)}: {failing[0].detail}"
+    detail = f"cannot measure {', '.join(report.gate for report in failing)}: {failing[0].detail.removesuffix('.')}"
     add_hold(draft, HoldReason.CANNOT_MEASURE, detail, BOT)
     hold = draft.rollout.held(HoldReason.CANNOT_MEASURE)
     if hold is None or draft.now < said_at(hold):

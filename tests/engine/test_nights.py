@@ -385,3 +385,16 @@ async def test_a_deleted_route_is_not_called_safe() -> None:
         rollout = await made.rollout(name)
         assert rollout.phase is Phase.ROLLED_BACK
         assert "may send to all its ready pods" in rollout.reason
+
+
+async def test_who_approves_while_it_is_held_reads_that_nothing_goes_up_yet() -> None:
+    """An approval does not lift a hold, and does not promise what the hold forbids."""
+    async with stage() as made:
+        name = await started(made, "10%:10s, 50%:10s:approve, 100%:10s")
+        await made.play(60, until=lambda: made.store.rollouts.records[name].rollout.phase is Phase.AWAITING_APPROVAL)
+        made.mesh.edit("payments", canary_weight=40)
+        await made.play(3)
+        await put(made.desk, "approve", name, GRACE)
+        await made.play(3)
+        assert "Still held: the route says v1 60%" in made.chat.whispers[-1].text, made.chat.whispers[-1].text
+        assert made.weights() == [10]
