@@ -22,9 +22,9 @@ from bot.analysis.latency import Histogram
 from bot.analysis.look import Look, Pods
 from bot.analysis.nodes import Level, NodeHealth
 from bot.analysis.sentences import milliseconds, percent
-from bot.analysis.underneath import ENOUGH, Ground, failing_latency, grounds, limit_ms
+from bot.analysis.underneath import ENOUGH, Ground, failing_latency, grounds, latency_gate, limit_ms
 from bot.rollout.gate import Blame, Cause, GateEvidence, GateReport, Verdict
-from bot.rollout.model import OnSilence, Rollout
+from bot.rollout.model import HoldReason, OnSilence, Rollout
 
 MACHINE_FACTOR = 2.0
 RELEASE_FACTOR = 4.0
@@ -55,13 +55,16 @@ class Opinion:
 def cause(look: Look, reports: Sequence[GateReport], nodes: Mapping[str, NodeHealth]) -> Cause | None:
     """What the failing latency gates of a look are put down to; None when none fails.
 
-    While they cannot be measured, what the look before said of them.
+    A machine that was to blame stays so while it is not well and its gates do not pass: a look at a moment with little
+    or no data takes nothing back.
     """
     failing = failing_latency(look.rollout, reports)
     if not failing:
         before = look.rollout.assessment.cause if look.rollout.assessment is not None else None
-        unknown = {report.gate for report in reports if report.verdict is Verdict.ERROR}
-        return before if before is not None and unknown & set(before.gates) else None
+        if before is None or before.verdict is not Blame.MACHINE or _well(look.canary_pods, nodes):
+            return None
+        open_gates = {report.gate for report in reports if report.verdict is not Verdict.PASS}
+        return before if open_gates & set(before.gates) else None
     canary, stable = grounds(look, nodes)
     limits = [limit for spec, report in failing if (limit := limit_ms(spec, report, stable.latencies)) is not None]
     opinion = judge(canary, stable, min(limits) if limits else None)
@@ -72,20 +75,29 @@ def cause(look: Look, reports: Sequence[GateReport], nodes: Mapping[str, NodeHea
 def forgiven(rollout: Rollout, pods: Pods | None, nodes: Mapping[str, NodeHealth]) -> Rollout:
     """The rollout as it is to be judged once the machine that it was held for is well.
 
-    What was measured on that machine says nothing of the release: the gates it explained begin again with what came
-    after the look before. Everything else is judged as it stands.
+    What was slow on that machine says nothing of the release: the latency gates begin again with what came after the
+    look before. Everything else is judged as it stands. Where the rules roll back for a machine nothing is forgiven.
     """
     look, bake = rollout.assessment, rollout.bake
-    if look is None or look.cause is None or not look.likely_machine or rollout.rules.on_machine is not OnSilence.HOLD:
+    held = rollout.held(HoldReason.NODES) is not None and rollout.rules.on_machine is OnSilence.HOLD
+    if look is None or not held or not _well(pods, nodes):
         return rollout
-    known = [nodes[pod.node] for pod in pods or () if pod.node in nodes]
-    if pods is None or len(known) < len(pods) or any(one.lost is None or _starved(one) for one in known):
-        return rollout
+    latency = {spec.name for spec in rollout.gates if latency_gate(spec)}
     evidence = tuple(
-        GateEvidence(one.gate, one.reporter, one.until) if one.gate in look.cause.gates else one
-        for one in rollout.evidence
+        GateEvidence(one.gate, one.reporter, one.until) if one.gate in latency else one for one in rollout.evidence
     )
     return rollout.with_(evidence=evidence, bake=replace(bake, confirmed_at=max(look.at, bake.confirmed_at or look.at)))
+
+
+def _well(pods: Pods | None, nodes: Mapping[str, NodeHealth]) -> bool:
+    """Every node under these pods is known, keeps its time to itself, and is not critical."""
+    return pods is not None and all(
+        pod.node in nodes
+        and nodes[pod.node].lost is not None
+        and not _starved(nodes[pod.node])
+        and nodes[pod.node].level < Level.CRITICAL
+        for pod in pods
+    )
 
 
 def judge(canary: Ground, stable: Ground, limit: float | None) -> Opinion:

@@ -96,9 +96,9 @@ def observe_nodes(draft: Draft, look: Assessment, blamed: str = "") -> None:
 
 
 def _baking_again(draft: Draft) -> str:
-    """After a failure of the machine the step bakes anew: what was measured there says nothing of the release."""
-    rollout, before = draft.rollout, draft.rollout.assessment
-    if before is None or not before.likely_machine or rollout.rules.on_machine is not OnSilence.HOLD:
+    """Where the machine is an excuse the step bakes anew: what was measured there says nothing of the release."""
+    rollout = draft.rollout
+    if rollout.step < 0 or rollout.rules.on_machine is not OnSilence.HOLD:
         return ""
     draft.set(bake=replace(rollout.bake, confirmed_at=draft.now, covered_s=0.0, covered_until=draft.now))
     return f" The bake of {rollout.weight_percent}% begins again."

@@ -74,7 +74,10 @@ def _at_limit(report: GateReport, tallies: dict[str, Tally]) -> bool:
 
 
 def _blames_machine(draft: Draft, guilty: Sequence[GateReport], look: Assessment) -> bool:
-    return bool(guilty) and draft.rollout.rules.on_machine is OnSilence.HOLD and look.machine_explains(guilty)
+    if draft.rollout.rules.on_machine is not OnSilence.HOLD:
+        return False
+    standing = draft.rollout.held(HoldReason.NODES) is not None and bool(look.likely_machine)
+    return look.machine_explains(guilty) if guilty else standing
 
 
 def _reason(guilty: Sequence[GateReport], look: Assessment) -> str:
