@@ -26,7 +26,9 @@ LATE_S = 2.0
 STOP_GRACE_S = 8.0
 RESTART_S = 1.0
 BROKEN_AFTER = 3
-"""Wake-ups of one rollout that fail in a row before people are paged."""
+"""Wake-ups of one rollout, or runs of one loop, that fail in a row before people are paged."""
+STEADY_S = 60.0
+"""A loop that ran for longer than this before it failed does not fail in a row."""
 LAST_WORDS_S = 3.0
 
 
@@ -222,12 +224,19 @@ class Engine:
         """A task that is started again when it fails: no failure may end the engine's loops."""
 
         async def again() -> None:
+            failures = 0
             while True:
+                begun = self._world.clock.monotonic()
                 try:
                     await run()
                 except Exception as error:
                     self._world.telemetry.failed("loop-failed", error, loop=name)
                     self._world.telemetry.count("loop_failures", loop=name)
+                    failures = 1 if self._world.clock.monotonic() - begun > STEADY_S else failures + 1
+                    if failures == BROKEN_AFTER:
+                        summary = f"canary-bot fails to do a part of its work: {name}"
+                        detail = f"{type(error).__name__} {failures} times in a row, see the log. Cards tell the way by hand."
+                        self._paging.send(Page(f"loop:{name}", summary, detail))
                 await self._world.clock.sleep(RESTART_S)
 
         return asyncio.create_task(again(), name=f"engine:{name}")

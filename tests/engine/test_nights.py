@@ -398,3 +398,21 @@ async def test_who_approves_while_it_is_held_reads_that_nothing_goes_up_yet() ->
         await made.play(3)
         assert "Still held: the route says v1 60%" in made.chat.whispers[-1].text, made.chat.whispers[-1].text
         assert made.weights() == [10]
+
+
+async def test_a_holder_that_cannot_take_up_its_work_is_told() -> None:
+    """It holds the lease, so that no other process works either: people are paged."""
+    async with stage() as made:
+        await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        await made.engine.stop()
+
+        async def broken() -> object:
+            raise RuntimeError("a fault of ours")
+
+        made.store.rollouts.active = broken  # type: ignore[method-assign, assignment]
+        made.engine = made.new_engine("bot-2")
+        await made.engine.start()
+        await made.play(10)
+        assert not made.engine.leading
+        assert [page.key for page in made.pager.pages] == ["loop:lease"]
