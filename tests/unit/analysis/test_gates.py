@@ -7,6 +7,7 @@ import pytest
 
 from bot.analysis.assessment import assess, questions
 from bot.analysis.gates import GATES
+from bot.analysis.nodes import Level, NodeHealth
 from bot.errors import CannotMeasure
 from bot.rollout.gate import GateSpec, Relation, Verdict
 from bot.rollout.model import Destination, Side
@@ -439,6 +440,37 @@ def test_one_failing_gate_does_not_hide_the_others() -> None:
     ]
     assert (look.reports[1].fail_after, look.reports[1].fail_total) == (3, 7)
     assert not look.passed
+
+
+@pytest.mark.parametrize(
+    ("level", "node", "verdict", "words"),
+    [
+        (Level.CRITICAL, "node-2", Verdict.FAIL, "node-2 under v2 is critical: Steal is 15%."),
+        (Level.CRITICAL, "node-1", Verdict.PASS, "How node-2 is doing is not known"),
+        (Level.WARN, "node-2", Verdict.PASS, "None is critical. node-2: Steal is 15%."),
+        (Level.OK, "node-2", Verdict.PASS, "node-2 under v2 is well."),
+    ],
+)
+def test_a_critical_node_under_the_canary_holds_and_fails_no_release(
+    level: Level, node: str, verdict: Verdict, words: str
+) -> None:
+    """Its FAIL is marked as one that holds; what is not known is not held against anybody."""
+    scene = Scene(GateSpec("nodes", "nodes"), weight=50)
+    health = NodeHealth(node, level, ("Steal is 15%.",) if level else ())
+    scene.clock.advance(5)
+    look = assess(scene.rollout, scene.clock.now(), {}, scene.canary_pods, scene.stable_pods, nodes={node: health})
+    (report,) = look.reports
+    assert (report.verdict, report.holds) == (verdict, verdict is Verdict.FAIL)
+    assert words in report.detail, report.detail
+    assert (report.value, report.limit) == (float(verdict is Verdict.FAIL), 0.0)
+    assert not report.deciding
+
+
+def test_nodes_cannot_be_judged_without_knowing_where_the_pods_run() -> None:
+    """ERROR, as every gate whose source is away."""
+    scene = Scene(GateSpec("nodes", "nodes"))
+    scene.canary_pods = None
+    assert scene.report(5).verdict is Verdict.ERROR
 
 
 def test_the_registry_names_every_kind() -> None:
