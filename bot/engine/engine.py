@@ -235,7 +235,8 @@ class Engine:
                     failures = 1 if self._world.clock.monotonic() - begun > STEADY_S else failures + 1
                     if failures == BROKEN_AFTER:
                         summary = f"canary-bot fails to do a part of its work: {name}"
-                        detail = f"{type(error).__name__} {failures} times in a row, see the log. Cards tell the way by hand."
+                        times = f"{type(error).__name__} {failures} times in a row"
+                        detail = f"{times}; see the log. Every card has the line to 0 by hand."
                         self._paging.send(Page(f"loop:{name}", summary, detail))
                 await self._world.clock.sleep(RESTART_S)
 
