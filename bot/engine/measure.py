@@ -1,11 +1,14 @@
 """One look at a rollout: ask metrics and cluster at once, and hand the answers to the judge."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from bot.analysis.assessment import assess, questions
 from bot.analysis.facts import PodFacts
+from bot.analysis.look import Answers, Pods
 from bot.analysis.nodes import NodeHealth
+from bot.analysis.samples import Query
 from bot.engine.routes import Routes
 from bot.engine.world import World
 from bot.errors import Conflict, NotFound, Permanent, Transient
@@ -14,6 +17,9 @@ from bot.rollout.model import Freeze, Rollout, Side
 from bot.rollout.route import RouteState
 
 FREEZES_HOLD_S = 1.0
+BESIDE_S = 0.3
+"""How long a look waits for pods, route and freezes once the metrics have answered: a deciding FAIL may not wait for
+them longer. What comes later is unknown: unknown pods raise nothing, and an unknown stable stops no way to 0."""
 
 
 class Measure:
@@ -34,18 +40,13 @@ class Measure:
         self._pinned: dict[str, tuple[PodFacts, ...]] = {}
         self._freezes: tuple[Freeze, ...] = ()
         self._freezes_at = float("-inf")
+        self._late: set[asyncio.Task[Any]] = set()
 
     async def look(self, rollout: Rollout) -> Looked | RouteGone:
         """Ask every gate of a rollout now."""
         now = self._world.clock.now()
         asked = questions(rollout, now)
-        answers, canary, stable, route, freezes = await asyncio.gather(
-            self._world.metrics.ask(asked),
-            self._pods(rollout, rollout.target.canary),
-            self._pods(rollout, rollout.target.stable),
-            self.route(rollout),
-            self.freezes(),
-        )
+        answers, canary, stable, route, freezes = await self._asked(rollout, asked)
         if isinstance(route, RouteGone):
             return route
         if canary:
@@ -60,6 +61,40 @@ class Measure:
             nodes=self._nodes(),
         )
         return Looked(assessment, freezes, route)
+
+    async def _asked(
+        self, rollout: Rollout, asked: Sequence[Query]
+    ) -> tuple[Answers, Pods | None, Pods | None, RouteState | RouteGone | None, tuple[Freeze, ...]]:
+        """The answers of the metrics, and what else came in time: None (for freezes those last known) for the rest.
+
+        Late readings of route and freezes go on: both are kept for the next look.
+        """
+        canary = asyncio.create_task(self._pods(rollout, rollout.target.canary))
+        stable = asyncio.create_task(self._pods(rollout, rollout.target.stable))
+        route = asyncio.create_task(self.route(rollout))
+        freezes = asyncio.create_task(self.freezes())
+        beside: tuple[asyncio.Task[Any], ...] = (canary, stable, route, freezes)
+        try:
+            answers = await self._world.metrics.ask(asked)
+            _, late = await asyncio.wait(beside, timeout=BESIDE_S)
+        except BaseException:
+            for task in beside:
+                task.cancel()
+            raise
+        if late:
+            self._world.telemetry.line("look-incomplete", rollout=rollout.id, late=len(late))
+        for task in late & {canary, stable}:
+            task.cancel()
+        for task in late & {route, freezes}:
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+        return (
+            answers,
+            canary.result() if canary not in late else None,
+            stable.result() if stable not in late else None,
+            route.result() if route not in late else None,
+            freezes.result() if freezes not in late else self._freezes,
+        )
 
     async def clocked(self, rollout: Rollout) -> Clocked | RouteGone:
         """The same without the gates, for when only time has passed."""
