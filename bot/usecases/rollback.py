@@ -1,11 +1,12 @@
 """Roll back one rollout, a service, or everything: through the holder, and by the routes themselves without Redis."""
 
 import asyncio
+from collections.abc import Sequence, Set
 
-from bot.errors import CanaryError, Transient, UserError
+from bot.errors import CanaryError, Conflict, Permanent, Transient, UserError
 from bot.ports.mesh import Steered
 from bot.rollout.effects import SetWeight
-from bot.rollout.model import Direction, Phase, Rollout
+from bot.rollout.model import Direction, Phase
 from bot.rollout.route import Mark
 from bot.usecases import requests
 from bot.usecases.desk import Desk
@@ -30,10 +31,12 @@ async def rollback(
     lease and no record, and the holder finds it on the route afterwards. The same for a route whose record is lost.
     """
     left: list[str] = []
+    unheard: dict[str, CanaryError] = {}
     try:
         active = [rollout for rollout, _ in (await desk.rollouts.active()).rollouts]
+        known = {rollout.id for rollout in active}
         meant = [rollout for rollout in active if what in (ALL, rollout.id, rollout.target.service)]
-        if not meant and what != ALL and not await _lost(desk, what, active):
+        if not meant and what != ALL and not await _lost(desk, what, known):
             meant = [await requests.resolve(desk, what)]
         for rollout in meant:
             try:
@@ -42,15 +45,19 @@ async def rollback(
                 if len(meant) == 1:
                     raise
                 left.append(f"{rollout.id} goes on: {error.message}")
+            except (Permanent, Conflict) as error:
+                unheard[rollout.id] = error
     except Transient:
         return await by_routes(desk, what, who, reason)
     try:
-        lost = await _lost(desk, what, active)
+        lost = await _lost(desk, what, known - unheard.keys())
     except CanaryError:
         if not meant:
             raise
         lost = []
-    outcomes = [*left, *[await _zero(desk, one, who, reason) for one in lost]]
+    for name in sorted(unheard.keys() - {one.mark.rollout for one in lost}):
+        left.append(f"{name} could NOT be rolled back: {unheard[name]}.")
+    outcomes = [*left, *await _all_zero(desk, lost, who, reason)]
     if not meant and not outcomes:
         return ("No rollout is active and no route carries our mark: there is nothing to roll back.",)
     return tuple(outcomes)
@@ -63,18 +70,30 @@ async def by_routes(desk: Desk, what: str, who: Who, reason: str) -> tuple[str, 
         return (f"Redis does not answer, and no route that the bot can read carries a rollout of `{what}`.",)
     if len(steered) == 1:
         await _required(desk, steered[0], who)
-    outcomes = await asyncio.gather(*(_zero(desk, one, who, reason) for one in steered))
+    outcomes = await _all_zero(desk, steered, who, reason)
     return ("Redis does not answer, so the routes themselves were read.", *outcomes)
 
 
-async def _lost(desk: Desk, what: str, active: list[Rollout]) -> list[Steered]:
-    """Steered routes of `what` that no active record knows. Raises Transient and Permanent."""
-    known = {rollout.id for rollout in active}
+async def _lost(desk: Desk, what: str, known: Set[str]) -> list[Steered]:
+    """Steered routes of `what` that no active record knows, or whose holder cannot be asked."""
     return [
         one
         for one in await _steered(desk)
         if one.mark.rollout not in known and what in (ALL, one.mark.rollout, one.mark.service)
     ]
+
+
+async def _all_zero(desk: Desk, steered: Sequence[Steered], who: Who, reason: str) -> list[str]:
+    """What became of each, in words; a fault in one hides no other."""
+    outcomes = await asyncio.gather(*(_zero(desk, one, who, reason) for one in steered), return_exceptions=True)
+    return [
+        outcome if isinstance(outcome, str) else _not_zero(one, f"a fault of the bot ({type(outcome).__name__})")
+        for one, outcome in zip(steered, outcomes, strict=True)
+    ]
+
+
+def _not_zero(one: Steered, why: object) -> str:
+    return f"{one.mark.rollout}: the canary of {one.mark.service} could NOT be set to 0: {why}."
 
 
 async def _steered(desk: Desk) -> list[Steered]:
@@ -90,8 +109,8 @@ async def _zero(desk: Desk, steered: Steered, who: Who, reason: str) -> str:
     mark = steered.mark
     try:
         await _required(desk, steered, who)
-    except UserError as error:
-        return f"{mark.rollout} goes on: {error.message}"
+    except CanaryError as error:
+        return f"{mark.rollout} goes on: {error}"
     why = f"rolled back by {who.name or who.user_id}{f': {reason}' if reason else ''}"
     change = SetWeight(
         Direction.ZERO,
@@ -113,5 +132,5 @@ async def _zero(desk: Desk, steered: Steered, who: Who, reason: str) -> str:
     try:
         await desk.meshes[steered.target.route.mesh].write(steered.target, change)
     except CanaryError as error:
-        return f"{mark.rollout}: the canary of {mark.service} could NOT be set to 0: {error}."
+        return _not_zero(steered, error)
     return f"{mark.rollout}: the canary of {mark.service} is at 0."
