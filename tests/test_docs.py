@@ -238,6 +238,7 @@ def test_the_person_on_call_finds_every_hold_and_every_page() -> None:
         "f'{key}:broken'": "broken",
         "f'{rollout_id}:broken'": "broken",
         "f'{name}:lost'": "lost",
+        "f'loop:{name}'": "loop:<part>",
     }
     assert {keys.get(key, key) for key in paged()} <= set(first("pages"))
 
