@@ -169,7 +169,16 @@ def change(rollout: Rollout, write: Write) -> SetWeight:
         write.from_percent,
         rollout.marked,
         remove_canary=ends and target.canary_inserted,
+        from_stable=_stable_found(rollout, write),
     )
+
+
+def _stable_found(rollout: Rollout, write: Write) -> int | None:
+    """What stable was found at where a write repairs drift; None where it has the rest of the total."""
+    if not write.raising or rollout.found is None:
+        return None
+    found = rollout.found.stable_weight
+    return None if found == rollout.target.total - write.from_percent else found
 
 
 def _shown(hold: Hold) -> bool:

@@ -101,20 +101,40 @@ def reapply(draft: Draft, request: Request) -> None:
     if found is None or rollout.held(HoldReason.DRIFT) is None:
         draft.answer(request, "Nothing changed: the route's weights are what was written.")
         return
-    if _weight(found) < rollout.weight_percent and (against := _against_reapplying(rollout)):
+    if unrepairable := _unrepairable(rollout, found):
+        draft.answer(request, f"Nothing changed: writing our weights would not repair it, {unrepairable}")
+        return
+    if _share(found) < rollout.weight_percent and (against := _against_reapplying(rollout)):
         draft.answer(request, f"Nothing changed: the canary may not get more traffic now: {'; '.join(against)}.")
         return
     who = request.by.name or request.by.id
     reason = f"{who} re-applied {rollout.weight_percent}% over the {_weight(found)}% found on the route"
     mark = own_mark(rollout, found)
     draft.set(marked=mark.revision if mark else None)
-    same = _weight(found) == rollout.weight_percent
+    ours = (rollout.weight_percent, rollout.target.total - rollout.weight_percent)
+    same = (_weight(found), found.stable_weight) == ours
     draft.send(
         Direction.MARK if same else Direction.RAISE, rollout.weight_percent, reason, request.by,
         step=rollout.step, from_percent=_weight(found),
     )  # fmt: skip
     draft.record("reapplied", reason, request.by)
     draft.answer(request, f"Re-applying {rollout.weight_percent}%.", tone=Tone.GOOD)
+
+
+def _unrepairable(rollout: Rollout, found: RouteState) -> str:
+    """Why two weights and a mark would not make the route what we wrote, "" when they would."""
+    target = rollout.target
+    if found.others or (target.route.uid and found.uid and found.uid != target.route.uid):
+        return f"{differs(rollout, found)} Take that back, or roll back."
+    if found.canary_weight is None and rollout.weight_percent and not target.canary_inserted:
+        return f"{target.canary.label} is no longer a destination of the route. Put it back, or roll back."
+    return ""
+
+
+def _share(found: RouteState) -> float:
+    """The canary's part of the traffic in percent, also where the weights do not sum to the total."""
+    everything = found.stable_weight + _weight(found)
+    return 100.0 * _weight(found) / everything if everything else 0.0
 
 
 def _against_reapplying(rollout: Rollout) -> list[str]:

@@ -15,7 +15,8 @@ class SetWeight:
     """Write the canary's weight and our mark to the route.
 
     RAISE tests object, route, destinations, `expected` (revision of the mark last written, None for none of ours) and
-    the old weights (`from_percent`). ZERO tests object, route and destinations only, takes what the canary has and
+    the old weights (`from_percent`, and `from_stable` for stable where that is not the rest of the total, as after an edit
+    by hand). ZERO tests object, route and destinations only, takes what the canary has and
     gives it to stable. MARK writes the mark and tests `expected`. `remove_canary` takes our inserted destination out.
     """
 
@@ -25,6 +26,7 @@ class SetWeight:
     from_percent: int = 0
     expected: int | None = None
     remove_canary: bool = False
+    from_stable: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,11 @@ def _reapplied(turn: Turn, change: SetWeight) -> Iterator[str]:
     if before.found is None or change.weight_percent != before.weight_percent:
         yield "re-applying another weight than ours"
         return
-    if (before.found.canary_weight or 0) >= change.weight_percent:
+    canary = before.found.canary_weight or 0
+    everything = before.found.stable_weight + canary
+    if everything and 100 * canary >= change.weight_percent * everything:
+        return
+    if not change.weight_percent:
         return
     if before.hold_reasons - {HoldReason.DRIFT}:
         yield "re-applying upwards while held"

@@ -128,13 +128,14 @@ def _raised(
     place: Place, target: Target, change: SetWeight, stable: Weighed | None, canary: Weighed | None
 ) -> list[Operation]:
     before, after = _weight(target, change.from_percent), _weight(target, change.weight_percent)
+    beside = target.total - before if change.from_stable is None else change.from_stable
     if stable is None:
         raise Conflict(f"{target.stable.label} is no longer a destination of the route")
     has = canary.weight if canary else 0
-    if has != before or stable.weight != target.total - before:
+    if has != before or stable.weight != beside:
         raise Conflict(
             f"weights are {target.stable.label} {stable.weight}, {target.canary.label} {has}, "
-            f"not {target.total - before} and {before}"
+            f"not {beside} and {before}"
         )
     if any(other.weight for other in place.destinations if other not in (stable, canary)):
         raise Conflict("a third destination has weight now")

@@ -423,3 +423,24 @@ def _leaves(value: Any) -> list[Any]:
     if isinstance(value, list):
         return [leaf for inner in value for leaf in _leaves(inner)]
     return [value]
+
+
+@quick
+@given(steered(), st.integers(0, 120), st.integers(0, 120))
+def test_weights_that_do_not_sum_to_the_total_are_repaired(
+    made: tuple[Manifest, Target], stable: int, canary: int
+) -> None:
+    """Re-applying over an edit by hand writes both weights, and is a Conflict when stable moved once more."""
+    manifest, target = made
+    manifest = applied(manifest, target, raising(25, 1, 0, None))
+    place = virtualservice.locate(manifest, target)
+    by_hand = {target.stable.destination: stable, target.canary.destination: canary}
+    for one in place.destinations:
+        for side, weight in by_hand.items():
+            if virtualservice.same(one.destination, side, target.route.namespace):
+                place.route["route"][one.index]["weight"] = weight
+    found = virtualservice.state(manifest, target)
+    change = replace(raising(25, 2, found.canary_weight or 0, 1), from_stable=found.stable_weight)
+    assert weights(applied(manifest, target, change), target) == (75, 25)
+    with pytest.raises(Conflict, match="weights are"):
+        weighing.patch(manifest, target, replace(change, from_stable=found.stable_weight + 1))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bot.rollout.effects import Decision, Direction, MessageKind, Page, SetWeight
-from bot.rollout.events import Clocked, Due, RouteGone, TookOver, WriteFailed, Written
+from bot.rollout.events import Clocked, Due, Looked, RouteGone, TookOver, WriteFailed, Written
 from bot.rollout.gate import Blame, Cause, Share, Verdict
 from bot.rollout.machine import IllegalEvent, decide
 from bot.rollout.model import ApprovalPolicy, Freeze, HoldReason, OnSilence, Phase, Rules
@@ -439,6 +439,42 @@ def test_reapplying_downwards_is_immediate_and_upwards_needs_a_pass() -> None:
     world.step(world.look())
     world.ask("drift", option="reapply")
     assert world.route.canary == 5
+
+
+@pytest.mark.parametrize(("stable", "canary"), [(60, 5), (95, 30), (0, 5), (0, 40)])
+def test_reapplying_writes_both_weights_when_they_do_not_sum_to_the_total(stable: int, canary: int) -> None:
+    """An edit of one weight alone is repaired as well: both are written, and tested at what was found."""
+    world = begun()
+    world.pass_time(5)
+    world.route.canary, world.route.stable = canary, stable
+    world.step(world.look())
+    decision = world.ask("drift", option="reapply")
+    (change,) = writes(decision)
+    assert (change.direction, change.from_percent, change.from_stable) == (Direction.RAISE, canary, stable)
+    assert (world.route.stable, world.route.canary) == (95, 5)
+    assert world.rollout.hold_reasons == set()
+
+
+def test_reapplying_against_a_heavier_stable_is_a_raise() -> None:
+    """What counts is the canary's share: 5 beside 995 is less than 5%, so writing ours needs passing gates."""
+    world = begun()
+    world.route.stable = 995
+    world.now += 5
+    world.step(world.look(world.report(Verdict.INCONCLUSIVE)))
+    assert "may not get more traffic now" in said(world.ask("drift", option="reapply"))
+    world.now += 5
+    world.step(world.look())
+    world.ask("drift", option="reapply")
+    assert (world.route.stable, world.route.canary) == (95, 5)
+
+
+def test_reapplying_says_when_two_weights_would_not_repair_it() -> None:
+    """A third destination with weight stays as it is: the person reads what to do instead of a write that fails."""
+    world = begun()
+    world.step(Looked(world.look().assessment, route=replace(world.route.state(), others=(("v3", 10),))))
+    answer = said(world.ask("drift", option="reapply"))
+    assert "v3 10%" in answer
+    assert world.rollout.hold_reasons == {HoldReason.DRIFT}
 
 
 def test_weights_of_another_hand_are_not_waited_for_in_the_traffic() -> None:

@@ -108,7 +108,7 @@ class Route:
             return False
         if change.direction is Direction.RAISE and (self.canary, self.stable) != (
             change.from_percent,
-            100 - change.from_percent,
+            100 - change.from_percent if change.from_stable is None else change.from_stable,
         ):
             return False
         if change.direction is Direction.ZERO:
@@ -348,7 +348,9 @@ def _answer_pending(world: World, kind: Kind) -> None:
 
 def _meddle(world: World, pick: int) -> None:
     """Something changes outside: weights by hand, our mark, a freeze."""
-    match pick % 5:
+    match pick % 6:
+        case 5:
+            world.route.canary, world.route.stable = (world.rollout.weight_percent, 37)[pick % 2], 80
         case 0:
             world.route.canary, world.route.stable, world.route.manager = 37, 63, "kubectl-edit"
         case 1:
