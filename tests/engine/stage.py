@@ -1,5 +1,6 @@
 """A stage for engine tests: every port faked, one engine, time that moves when it is told to."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -144,6 +145,12 @@ class Stage:
     def weights(self, service: str = "payments") -> list[int]:
         """Every canary weight that was written, in order, repeats left out."""
         return [weight for weight, _ in itertools.groupby(change.weight_percent for change in self.mesh.writes)]
+
+
+async def breathe() -> None:
+    """Stands for `Engine.idle` as a timeline's `settle` where a worker hangs: everybody who can go on does."""
+    for _ in range(60):
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from bot.rollout.model import Direction, Phase, Rollout, Target
 from bot.rollout.route import RouteState
 from bot.usecases.requests import put
 from bot.usecases.start import StartAsk, start
-from tests.engine.stage import ADA, HOST, Stage, stage
+from tests.engine.stage import ADA, HOST, Stage, breathe, stage
 from tests.engine.test_stories import started
 
 OTHERS = "10%:3s, 100%:3s"
@@ -29,12 +29,6 @@ def short_goodbyes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def for_ever() -> None:
     await asyncio.Event().wait()
-
-
-async def breathe() -> None:
-    """Stands for `idle` where a worker hangs: everybody who can go on does."""
-    for _ in range(60):
-        await asyncio.sleep(0)
 
 
 async def checkout(made: Stage) -> str:
