@@ -1,0 +1,135 @@
+"""An event loop in virtual time whose every choice comes from one seed, with processes that can be stopped and killed.
+
+Each simulated process runs in a context of its own. A killed process never runs another callback (no `finally`, as
+after kill -9); a stopped one (SIGSTOP) finds all of them waiting when it goes on.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Coroutine
+from contextvars import Context, ContextVar
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+SAME_MOMENT_S = 1e-9
+TURNS_TO_END = 1000
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """One simulated process; `held` are callbacks that came due while it was stopped."""
+
+    name: str
+    dead: bool = False
+    stopped: bool = False
+    held: list[asyncio.Handle] = field(default_factory=list)
+    context: Context = field(default_factory=Context)
+    tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+
+
+PROCESS: ContextVar[Process] = ContextVar("process")
+WORLD: Context = Context()
+"""What belongs to no process: the network, the servers, the people."""
+
+
+class Stuck(Exception):
+    """Nothing is left that could happen."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Time passes only when nothing is ready; what is ready at one moment runs in a drawn order."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self._random = random
+        self._moment = 0.0
+        self._ended = False
+        self._made: list[asyncio.Task[Any]] = []
+        self.set_task_factory(self._make)
+        self.unexpected: list[str] = []
+
+    def time(self) -> float:
+        """Virtual seconds since the beginning."""
+        return self._moment
+
+    def play(self, main: Coroutine[Any, Any, None]) -> None:
+        """Run until `main` has ended; whatever else is pending then is left where it is."""
+        asyncio._set_running_loop(self)
+        try:
+            task = self.create_task(main)
+            while not task.done():
+                self._turn()
+            task.result()
+        finally:
+            asyncio._set_running_loop(None)
+
+    def spawn(self, process: Process, coroutine: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
+        """Run a coroutine as part of a process."""
+        task = process.context.run(self.create_task, coroutine)
+        task.set_name(name or process.name)
+        return task
+
+    def enter(self, process: Process) -> None:
+        """Make a process known to its own context."""
+        process.context.run(PROCESS.set, process)
+
+    def go_on(self, process: Process) -> None:
+        """Continue a stopped process: everything that came due meanwhile is ready now."""
+        process.stopped = False
+        self._ready.extend(process.held)  # type: ignore[attr-defined]
+        process.held = []
+
+    def end(self) -> None:
+        """Cancel what is pending in whatever process, so that nothing is left to complain when it is collected."""
+        self._ended = True
+        pending = [task for task in self._made if not task.done()]
+        for task in pending:
+            task.cancel()
+        asyncio._set_running_loop(self)
+        try:
+            for _ in range(TURNS_TO_END):
+                if not self._ready:  # type: ignore[attr-defined]
+                    break
+                self._turn()
+        finally:
+            asyncio._set_running_loop(None)
+        for task in pending:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self.close()
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Keep what asyncio complains of; a run with any is a failed one."""
+        self.unexpected.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    def _make(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **named: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **named)
+        self._made.append(task)
+        return task
+
+    def _turn(self) -> None:
+        scheduled, ready = self._scheduled, self._ready  # type: ignore[attr-defined]
+        if not ready:
+            while scheduled and scheduled[0]._cancelled:
+                heapq.heappop(scheduled)
+            if not scheduled:
+                raise Stuck("nothing is left that could happen")
+            self._moment = max(self._moment, scheduled[0]._when)
+        end = self._moment + SAME_MOMENT_S
+        while scheduled and scheduled[0]._when <= end:
+            ready.append(heapq.heappop(scheduled))
+        handles = list(ready)
+        ready.clear()
+        if len(handles) > 1:
+            self._random.shuffle(handles)
+        for handle in handles:
+            if handle._cancelled:
+                continue
+            process = handle._context.get(PROCESS)
+            if process is None or self._ended or not (process.dead or process.stopped):
+                handle._run()
+            elif not process.dead:
+                process.held.append(handle)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Cancelled timers are dropped when their time comes."""

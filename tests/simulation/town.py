@@ -1,0 +1,310 @@
+"""The simulated world: one store, one API server, one Prometheus, one chat, and several bots on them."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from bot.adapters.mesh import annotation
+from bot.analysis.facts import fingerprint
+from bot.catalog import Catalog, load
+from bot.engine import deliver, wake
+from bot.engine.engine import Engine
+from bot.engine.world import World
+from bot.ports.store import Letter
+from bot.rollout.effects import Decision
+from bot.rollout.events import Event
+from bot.rollout.machine import decide
+from bot.rollout.model import Rollout
+from bot.usecases.desk import Desk
+from tests.fakes.chat import FakeChat
+from tests.fakes.cluster import FakeCluster
+from tests.fakes.pager import FakePager
+from tests.fakes.people import FakeDirectory
+from tests.fakes.store import FakeStore
+from tests.fakes.telemetry import FakeTelemetry
+from tests.simulation.history import History
+from tests.simulation.loop import PROCESS, Process, VirtualLoop
+from tests.simulation.machine import EPOCH_S, LoopTimeline, SkewedClock
+from tests.simulation.servers import (
+    LETTER,
+    STORE_TIMEOUT_S,
+    SimMesh,
+    SimMetrics,
+    Truth,
+    WiredChat,
+    WiredCluster,
+    WiredInbox,
+    WiredMetrics,
+    WiredPager,
+)
+from tests.simulation.wire import Blade, Remote, Wire, at_once
+
+CATALOG = """
+defaults: {plan: short, channel: "#deploys", check_every: 5s, approval: {expires: 40s}}
+plans:
+  short: {steps: "10%:8s, 50%:8s:approve, 100%:8s"}
+  free: {steps: "20%:6s, 60%:6s, 100%:6s"}
+  two: {steps: "50%:8s, 100%:8s"}
+gates:
+  error-rate: {max: 2%, min_requests: 20, judge: threshold}
+services:
+  payments: {namespace: shop, mesh: istio, route: {name: payments}, subsets: [v1, v2], approvers: ["@release-leads"]}
+  checkout: {namespace: shop, mesh: istio, route: {name: checkout}, subsets: [v1, v2]}
+"""
+CHANGING = frozenset(
+    ("save", "create", "note", "acquire", "renew", "release", "add", "done", "delay", "set_posted", "remove")
+)
+SCRAPE_S = 2.0
+RATE = 60.0
+
+
+class PlainTelemetry(FakeTelemetry):
+    """Counts nothing and keeps only what failed and a few lines; runs are many."""
+
+    def line(self, event: str, **fields: object) -> None:
+        pass
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        pass
+
+    def observe(self, name: str, seconds: float) -> None:
+        pass
+
+    def gauge(self, name: str, value: float) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class Bot:
+    """One process of the bot."""
+
+    name: str
+    process: Process
+    clock: SkewedClock
+    timeline: LoopTimeline
+    wire: Wire
+    engine: Engine
+    desk: Desk
+    telemetry: FakeTelemetry
+    stopping: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Somebody can talk to it."""
+        return not (self.process.dead or self.process.stopped or self.stopping)
+
+
+class Town:
+    """Everything there is in one run."""
+
+    def __init__(self, loop: VirtualLoop, random: Random, history: History, rates: dict[str, float]) -> None:
+        self.loop, self.random, self.history, self.rates = loop, random, history, rates
+        self.clock = SkewedClock(loop, 0.0)
+        self.catalog: Catalog = _catalog()
+        self.store = FakeStore(self.clock)
+        self.truth = Truth(self._stored)
+        self.cluster = FakeCluster()
+        self.metrics = SimMetrics(self.clock.now, scrape_s=SCRAPE_S)
+        self.chat = FakeChat()
+        self.pager = FakePager()
+        self.directory = FakeDirectory()
+        self.bots: list[Bot] = []
+        self._ids = itertools.count(0x7000)
+        self._names = itertools.count(1)
+        self._watch_store()
+
+    def add_service(self, name: str, *, missing: bool = False) -> None:
+        """A service with a stable v1 and a canary v2, both with pods, and two minutes of traffic behind it."""
+        target = self.truth.add(name, missing=missing)
+        for version in ("v1", "v2"):
+            self.cluster.add_workload(name, version, node="node-1" if version == "v1" else "node-2")
+        pods = at_once(self.cluster.pods("shop", target.canary.selector))
+        self.truth.targets[name] = replace(target, fingerprint=fingerprint(pods))
+        for node in ("node-1", "node-2"):
+            self.cluster.set_node(node)
+        self.metrics.serve(f"{name}.shop.svc.cluster.local", rate=RATE)
+
+    def start_bot(self, skew_s: float) -> Bot:
+        """A new process."""
+        process = Process(f"bot-{next(self._names)}")
+        self.loop.enter(process)
+        clock = SkewedClock(self.loop, skew_s)
+        timeline = LoopTimeline(self.loop, clock, process)
+        wire = Wire(
+            self.loop,
+            process,
+            self.random,
+            self.rates,
+            told=lambda service, call, fate: self.history.fault(process.name, service, call, fate),
+            died=lambda: self.kill(bot),
+        )
+        telemetry = PlainTelemetry()
+
+        def remote(port: Any) -> Any:
+            return Remote(port, wire, "store", STORE_TIMEOUT_S, CHANGING)
+
+        ports = {
+            "rollouts": remote(self.store.rollouts),
+            "inbox": WiredInbox(self.store.inbox, wire),
+            "outbox": remote(self.store.outbox),
+            "freezes": remote(self.store.freezes),
+            "meshes": {"istio": SimMesh(self.truth, wire, process.name, self.history)},
+            "cluster": WiredCluster(self.cluster, wire),
+            "metrics": WiredMetrics(self.metrics, wire),
+            "clock": clock,
+            "catalog": lambda: self.catalog,
+            "namespaces": (),
+            "new_id": self.new_id,
+        }
+        world = World(
+            leases=remote(self.store.leases),
+            timeline=timeline,
+            chat=WiredChat(self.chat, wire, self.history),  # type: ignore[arg-type]
+            pager=WiredPager(self.pager, wire),
+            telemetry=telemetry,
+            owner=process.name,
+            **ports,
+        )
+        desk = Desk(directory=self.directory, **ports)
+        bot = Bot(process.name, process, clock, timeline, wire, Engine(world), desk, telemetry)
+        self.bots.append(bot)
+        self.history.say(process.name, "starts", f"clock {skew_s:+.1f} s")
+        self.loop.spawn(process, bot.engine.start())
+        return bot
+
+    def new_id(self) -> str:
+        return f"{next(self._ids):x}"
+
+    def kill(self, bot: Bot) -> None:
+        """kill -9."""
+        if not bot.process.dead:
+            bot.process.dead = True
+            bot.process.stopped = False
+            bot.process.held.clear()
+            self.history.disturb(bot.name, "killed")
+
+    def freeze(self, bot: Bot) -> None:
+        """SIGSTOP."""
+        if bot.serves:
+            bot.process.stopped = True
+            self.history.disturb(bot.name, "stopped")
+
+    def thaw(self, bot: Bot) -> None:
+        """SIGCONT."""
+        if bot.process.stopped:
+            self.loop.go_on(bot.process)
+            self.history.disturb(bot.name, "goes on")
+
+    def step_clock(self, bot: Bot, by_s: float) -> None:
+        """Somebody sets the wall clock."""
+        bot.clock.skew_s += by_s
+        bot.timeline.stepped()
+        self.history.disturb(bot.name, f"clock stepped by {by_s:+.1f} s")
+
+    def cut(self, bot: Bot, services: set[str]) -> None:
+        """Cut a process off from some servers."""
+        bot.wire.cut |= services
+        self.history.disturb(bot.name, f"cut off from {', '.join(sorted(services))}")
+
+    def heal(self, bot: Bot) -> None:
+        """Connect it again; its watches are opened anew and tell of everything."""
+        if not bot.wire.cut:
+            return
+        bot.wire.cut.clear()
+        self.history.disturb(bot.name, "connected again")
+        for namespace, name in list(self.truth.objects):
+            self.truth._tell(namespace, name)
+
+    def arm(self, bot: Bot) -> None:
+        """Let a process die at one of its next changing calls."""
+        bot.wire.changes = 0
+        bot.wire.blade = Blade(self.random.randint(1, 25), self.random.random() < 0.5)
+
+    @property
+    def active(self) -> list[Rollout]:
+        """Records that have not ended."""
+        return [one.rollout for one in self.store.rollouts.records.values() if not one.rollout.phase.final]
+
+    @property
+    def quiet(self) -> bool:
+        """Everything has ended and has been said."""
+        return not self.active and not at_once(self.store.outbox.depth()) and not at_once(self.store.inbox.waiting())
+
+    def _stored(self, before: dict[str, Any] | None, after: dict[str, Any], manager: str) -> None:
+        name = after["metadata"]["name"]
+        target = self.truth.targets.get(name)
+        if target is None or before is None:
+            return
+        stable, canary = self.truth.weights(name)
+        self.metrics.weight(f"{name}.shop.svc.cluster.local", canary or 0)
+        if manager.startswith("bot-"):
+            self.history.landed(manager, target, before, after, self.store, self.clock.now())
+        else:
+            self.history.by_hand(name, manager, stable, canary or 0, annotation.mark_of(after))
+
+    def _watch_store(self) -> None:
+        """Hear of what is saved, said and asked, whoever does it."""
+        history, store = self.history, self.store
+        save, create, put, queue = store.rollouts.save, store.rollouts.create, store.inbox.put, store.outbox.queue
+
+        async def saved(rollout: Rollout, *args: Any, **named: Any) -> None:
+            await save(rollout, *args, **named)
+            history.saved(rollout)
+
+        async def created(rollout: Rollout, *args: Any) -> None:
+            await create(rollout, *args)
+            history.created(rollout)
+
+        async def asked(request: Any) -> None:
+            await put(request)
+            history.asked(request)
+
+        def queued(rollout_id: str, messages: Any) -> None:
+            queue(rollout_id, messages)
+            history.queued(rollout_id, messages)
+
+        store.rollouts.save = saved  # type: ignore[method-assign]
+        store.rollouts.create = created  # type: ignore[method-assign]
+        store.inbox.put = asked  # type: ignore[method-assign]
+        store.outbox.queue = queued  # type: ignore[method-assign]
+
+
+@contextmanager
+def watched(history: History) -> Iterator[None]:
+    """Hear of every decision and know every letter, in whichever process, while it lasts."""
+    former_decide, former_deliver = wake.decide, deliver.Deliver._deliver
+
+    def hear(rollout: Rollout, event: Event, now: float) -> Decision:
+        decision = former_decide(rollout, event, now)
+        process = PROCESS.get(None)
+        history.decided(process.name if process else "", rollout, event, decision, now)
+        return decision
+
+    async def known(self: deliver.Deliver, letter: Letter) -> bool:
+        LETTER.set(letter.id)
+        return await former_deliver(self, letter)
+
+    wake.decide = hear
+    deliver.Deliver._deliver = known  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        wake.decide = former_decide
+        deliver.Deliver._deliver = former_deliver  # type: ignore[method-assign]
+
+
+_PARSED: list[Catalog] = []
+
+
+def _catalog() -> Catalog:
+    """Parsed once: reading YAML takes longer than a run."""
+    if not _PARSED:
+        _PARSED.append(load(CATALOG))
+    return _PARSED[0]
+
+
+
