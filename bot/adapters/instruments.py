@@ -4,6 +4,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 PREFIX = "canary_bot"
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+FINE_BUCKETS_S = tuple(round(0.001 * 1.5**power, 4) for power in range(26))
+"""From a millisecond to half a minute, each half as much again as the one before."""
 
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "weight_changes": ("Weight changes confirmed on routes", ("direction",)),
@@ -26,8 +28,10 @@ GAUGES: dict[str, str] = {
 }
 HISTOGRAMS: dict[str, str] = {
     "wake_seconds": "Duration of one wake-up of one rollout",
+    "wake_late_seconds": "Time from when a wake-up was due to its beginning",
     "route_write_seconds": "Duration of one write to a route, read back",
 }
+FINE = {"wake_late_seconds": FINE_BUCKETS_S}
 
 
 class Instruments:
@@ -43,7 +47,7 @@ class Instruments:
         }
         self._gauges = {name: Gauge(f"{PREFIX}_{name}", text, registry=self._registry) for name, text in GAUGES.items()}
         self._histograms = {
-            name: Histogram(f"{PREFIX}_{name}", text, buckets=BUCKETS_S, registry=self._registry)
+            name: Histogram(f"{PREFIX}_{name}", text, buckets=FINE.get(name, BUCKETS_S), registry=self._registry)
             for name, text in HISTOGRAMS.items()
         }
 

@@ -23,7 +23,8 @@ class Page:
     """One rollout in memory. `messages` and `audit` wait to be saved with it; `dirty` says that something does.
 
     `taken_over` says that this holder has fenced it, `unsure` is a save whose reply was lost, `answered` are requests
-    that were decided but are still in the inbox. A `closed` page is no longer in the book and never saved again.
+    that were decided but are still in the inbox, `due_at` is when the timeline rings next. A `closed` page is no longer in
+    the book and never saved again.
     """
 
     rollout: Rollout
@@ -35,6 +36,7 @@ class Page:
     unsure: Attempt | None = None
     answered: set[str] = field(default_factory=set)
     closed: bool = False
+    due_at: float | None = None
 
     def turn(self, decision: Decision) -> None:
         """Take over a decision; it stays unsaved until `saved`."""

@@ -54,10 +54,12 @@ class Wake:
         """Run one wake-up; nothing but cancellation leaves it as an exception that matters."""
         if not self.holder.leading:
             return
-        started = self.world.clock.monotonic()
+        started, token = self.world.clock.monotonic(), self.holder.token
         page = self.book.page(rollout_id) or await self._load(rollout_id)
         if page is None:
             return
+        if page.due_at is not None and (late_s := self.world.clock.now() - page.due_at) >= 0:
+            self.world.telemetry.observe("wake_late_seconds", late_s)
         try:
             await self._work(page)
             if not page.closed:
@@ -65,7 +67,9 @@ class Wake:
         except LeaseLost as error:
             self.world.telemetry.failed("lease-lost-on-save", error, rollout=rollout_id)
             if not page.closed:
-                await self.holder.give_up()
+                await self.holder.doubt(token)
+            if self.holder.leading and not page.closed:
+                self.world.timeline.at(rollout_id, self.world.clock.now() + UNSAVED_RETRY_S)
         except Conflict as error:
             self.world.telemetry.failed("record-moved", error, rollout=rollout_id)
             if not page.closed:
@@ -329,7 +333,8 @@ class Wake:
             now = self.world.clock.now()
             wake_at = page.wake_at if page.wake_at is not None else now + UNSAVED_RETRY_S
             wake_at = min(wake_at, now + UNSAVED_RETRY_S) if unsaved else wake_at
-            self.world.timeline.at(rollout.id, max(wake_at, now + SOONEST_S))
+            page.due_at = max(wake_at, now + SOONEST_S)
+            self.world.timeline.at(rollout.id, page.due_at)
         self.world.telemetry.observe("wake_seconds", self.world.clock.monotonic() - started)
         self.world.telemetry.line(
             "wake",

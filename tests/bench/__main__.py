@@ -9,11 +9,19 @@ from rich.console import Console
 from tests.bench import Bench
 from tests.bench.ack import ack
 from tests.bench.judge import judge
+from tests.bench.load import load
 from tests.bench.pure import decide
 from tests.bench.pure import judge as judging
 from tests.bench.wake import wake
 
-BENCHES: dict[str, Bench] = {"ack": ack, "wake": wake, "decide": decide, "judging": judging, "judge": judge}
+BENCHES: dict[str, Bench] = {
+    "ack": ack,
+    "wake": wake,
+    "decide": decide,
+    "judging": judging,
+    "judge": judge,
+    "load": load,
+}
 
 
 def main(names: list[str]) -> int:
