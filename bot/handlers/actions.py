@@ -6,6 +6,7 @@ from typing import Any
 
 from bot.errors import UserError
 from bot.handlers.asking import Asked, ask_holder, roll_back
+from bot.handlers.unreadable import UNREADABLE
 from bot.usecases import reading
 from bot.usecases.desk import Desk
 from bot.usecases.who import Who
@@ -52,7 +53,7 @@ def click(action: dict[str, Any]) -> Click:
             return Click(verb, option, str(rollout), int(revision), int(step))
         verb, option = (REJECT, "") if action_id == REJECT else BUTTONS[action_id]
         return pointed(verb, option, str(action["value"]))
-    except (KeyError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise UserError("This button is not known any more. Nothing was changed.", "`/canary help`") from error
 
 
