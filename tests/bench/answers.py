@@ -1,8 +1,8 @@
 """A metrics server for many services: answers range questions from a formula, fast, in a process of its own.
 
 `python -m tests.bench.answers SECONDS` prints its address. Series have all labels that Istio gives them, samples are
-this many seconds apart, each service is scraped at its own moment. `GET /stats` tells the questions answered, `PUT /bad`
-with a list of services makes their canaries fail half of their requests from then on.
+this many seconds apart, each service is scraped at its own moment. `GET /stats` tells the questions answered.
+`PUT /bad` with a list of services makes their canaries fail half of their requests from then on.
 """
 
 import asyncio
