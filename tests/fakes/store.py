@@ -65,7 +65,7 @@ class FakeStore:
         parts = ((self.rollouts, FakeRollouts), (self.outbox, FakeOutbox), (self.freezes, FakeFreezes))
         for part, kind in parts:
             vars(part).update(vars(kind(self)))
-        self.leases.token, self.leases.owner = self.leases.token + 1_000_000, ""
+        self.leases.token, self.leases.owner, self.leases.known = self.leases.token + 1_000_000, "", 0
 
     async def reach(self, call: str) -> None:
         """One call arrives at the store, or does not."""
@@ -266,6 +266,7 @@ class FakeLeases:
     def __init__(self, store: FakeStore) -> None:
         self._store = store
         self.token = 0
+        self.known = 0
         self.owner = ""
         self.until = 0.0
 
@@ -276,6 +277,7 @@ class FakeLeases:
     def steal(self, owner: str = "another", ttl_s: float = 3.0) -> None:
         """Let somebody else take the lease after a lapse."""
         self.token += 1
+        self.known = self.token
         self.owner, self.until = owner, self._store.clock.monotonic() + ttl_s
 
     @property
@@ -288,9 +290,10 @@ class FakeLeases:
         if self._held and self.owner != owner:
             return None
         self.token += 1
+        previous, self.known = self.known, self.token
         self.owner, self.until = owner, self._store.clock.monotonic() + ttl_s
         self._store.replied("acquire")
-        return Lease(self.token, asked_at + ttl_s)
+        return Lease(self.token, asked_at + ttl_s, previous)
 
     async def renew(self, owner: str, lease: Lease, ttl_s: float) -> Lease | None:
         asked_at = self._store.clock.monotonic()
@@ -299,7 +302,7 @@ class FakeLeases:
             return None
         self.until = self._store.clock.monotonic() + ttl_s
         self._store.replied("renew")
-        return Lease(lease.token, asked_at + ttl_s)
+        return replace(lease, until=asked_at + ttl_s)
 
     async def release(self, owner: str, lease: Lease) -> None:
         await self._store.reach("release")
@@ -374,6 +377,7 @@ class FakeOutbox:
         await self._store.reach("allowance")
         held = self._buckets.setdefault(bucket, _Bucket(float(limit), now))
         rate = limit / window_s
+        held.at = now if held.at > now + window_s else held.at
         held.tokens = min(float(limit), held.tokens + max(0.0, now - held.at) * rate)
         held.at = max(held.at, now)
         if held.tokens < 1.0 - 1e-9:
