@@ -29,14 +29,15 @@ def wake_at(rollout: Rollout, now: float) -> float | None:
 
 def look_due(rollout: Rollout, now: float) -> bool:
     """Whether a wake-up at `now` asks the gates: in every running phase, once per `check_every_s`, and when it is time
-    to say again that they cannot be measured (only a look can tell)."""
+    to say again that they cannot be measured (only a look can tell). A look far ahead of `now` was made by a clock that
+    has been set back since, and puts off nothing."""
     if rollout.phase not in (Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING):
         return False
     failing = rollout.held(HoldReason.CANNOT_MEASURE)
     if failing is not None and now >= said_at(failing):
         return True
     look = rollout.assessment
-    return look is None or now >= look.at + rollout.rules.check_every_s - _EARLY_S
+    return look is None or abs(now - look.at) >= rollout.rules.check_every_s - _EARLY_S
 
 
 def reminder_at(approval: Approval) -> float:
