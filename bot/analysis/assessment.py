@@ -3,12 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import isnan
-from typing import TypeVar
 
 from bot.analysis.counts import Counted, count, covered, scrape_interval
 from bot.analysis.facts import fingerprint
 from bot.analysis.gates import GATES
-from bot.analysis.latency import Latencies
 from bot.analysis.latency import sort as sort_latencies
 from bot.analysis.look import (
     BUCKETS,
@@ -24,6 +22,7 @@ from bot.analysis.look import (
     range_questions,
 )
 from bot.analysis.machine_or_release import cause, forgiven
+from bot.analysis.memory import Memory, Sorted
 from bot.analysis.nodes import Level, NodeHealth
 from bot.analysis.requests import Traffic, separable
 from bot.analysis.requests import sort as sort_requests
@@ -37,13 +36,12 @@ from bot.rollout.model import HoldReason, Rollout, Target
 
 HTTP = "http"
 
-Sorted = TypeVar("Sorted", Traffic, Latencies)
 
-
-def questions(rollout: Rollout, now: float) -> tuple[Query, ...]:
+def questions(rollout: Rollout, now: float, memory: Memory | None = None) -> tuple[Query, ...]:
     """What a look needs to know from the metrics; equal questions of several rollouts can be asked once.
 
-    Nothing before the first weight is on the route. `now` is epoch seconds.
+    Nothing before the first weight is on the route. `now` is epoch seconds. With a memory of the looks before, only
+    what is new is asked for; the answers have to be given to `assess` with the same memory.
     """
     if begin_of(rollout) is None:
         return ()
@@ -56,7 +54,7 @@ def questions(rollout: Rollout, now: float) -> tuple[Query, ...]:
         asked.extend(GATES[spec.kind].questions(spec, rollout, now))
     asked.extend(underneath_questions(rollout, now))
     asked.extend(arrival_questions(rollout, now))
-    return tuple(dict.fromkeys(asked))
+    return memory.instead(asked, rollout, now) if memory else tuple(dict.fromkeys(asked))
 
 
 def assess(
@@ -68,6 +66,7 @@ def assess(
     canary_baseline: Pods | None = None,
     nodes_critical: Sequence[str] = (),
     nodes: Mapping[str, NodeHealth] | None = None,
+    memory: Memory | None = None,
 ) -> Assessment:
     """Judge every gate on the answers to `questions` and on the pods as they are.
 
@@ -88,7 +87,7 @@ def assess(
     }
     if begin_at is None:
         return Assessment(reports=(), share=Share(None, 0, None), **common)  # type: ignore[arg-type]
-    look = _look(rollout, now, begin_at, answers, canary_pods, stable_pods, canary_baseline, nodes or {})
+    look = _look(rollout, now, begin_at, answers, canary_pods, stable_pods, canary_baseline, nodes or {}, memory)
     look = replace(look, weighed=weigh(look))
     reports = tuple(GATES[spec.kind].judge(spec, look) for spec in rollout.gates if _means_something(spec, rollout))
     share = Share(None, 0, None)
@@ -118,9 +117,10 @@ def _look(
     stable_pods: Pods | None,
     pinned_pods: Pods | None,
     nodes: Mapping[str, NodeHealth],
+    memory: Memory | None,
 ) -> Look:
-    requests_query, requests = _counted(REQUESTS, rollout, now, answers)
-    buckets_query, buckets = _counted(BUCKETS, rollout, now, answers)
+    requests_query, requests = _counted(REQUESTS, rollout, now, answers, memory)
+    buckets_query, buckets = _counted(BUCKETS, rollout, now, answers, memory)
     measured = [one for one in (requests, buckets) if isinstance(one, Counted)]
     times = [one.server_time for one in measured]
     times += [answer.server_time for answer in answers.values() if not measured and isinstance(answer, Answer)]
@@ -135,8 +135,8 @@ def _look(
         begin=begin_at + ahead_s + interval_s,
         arrived_at=None if arrived_at is None else arrived_at + ahead_s,
         skew_s=skew_s,
-        traffic=sort_requests(rollout.target, requests) if isinstance(requests, Counted) else requests,
-        latencies=sort_latencies(rollout.target, buckets) if isinstance(buckets, Counted) else buckets,
+        traffic=_sided(REQUESTS, sort_requests, rollout, requests, memory),
+        latencies=_sided(BUCKETS, sort_latencies, rollout, buckets, memory),
         answers=answers,
         canary_pods=canary_pods,
         stable_pods=stable_pods,
@@ -162,7 +162,23 @@ def _sorted(
     return sort(rollout.target, count(good[0], good[1] if len(good) > 1 else None))
 
 
-def _counted(metric: str, rollout: Rollout, now: float, answers: Answers) -> tuple[str, Counted | CannotMeasure | None]:
+def _sided(
+    metric: str,
+    sort: Callable[[Target, Counted], Sorted],
+    rollout: Rollout,
+    counted: Counted | CannotMeasure | None,
+    memory: Memory | None,
+) -> Sorted | CannotMeasure | None:
+    if not isinstance(counted, Counted):
+        return counted
+    return memory.sorted(metric, rollout.target, counted, sort) if memory else sort(rollout.target, counted)
+
+
+def _counted(
+    metric: str, rollout: Rollout, now: float, answers: Answers, memory: Memory | None
+) -> tuple[str, Counted | CannotMeasure | None]:
+    if memory and separable(rollout.target):
+        return memory.counted(metric, rollout, now, answers)
     queries = found(metric, rollout.target, range_questions(metric, rollout, now), answers)
     if not queries:
         return "", None

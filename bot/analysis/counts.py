@@ -8,7 +8,7 @@ scrapes' worth: a target that was only unreachable for a while brings all its pa
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan
@@ -27,8 +27,8 @@ class Counter:
     """One series as counted: times in epoch seconds, and the running total of its increases at each of them."""
 
     labels: Mapping[str, str]
-    times: tuple[float, ...]
-    totals: tuple[float, ...]
+    times: Sequence[float]
+    totals: Sequence[float]
 
     def increase(self, begin: float, end: float) -> float:
         """Counted after the last sample at or before `begin`, up to `end` (epoch seconds)."""
@@ -98,7 +98,8 @@ def covered(times: Iterable[float], since: float, interval_s: float) -> tuple[fl
     A stretch between neighbouring samples counts when it is not longer than 2.5 scrape intervals.
     """
     added_s, until, before = 0.0, since, None
-    for time in sorted(times):
+    ordered = sorted(times)
+    for time in ordered[max(0, bisect_right(ordered, since) - 1) :]:
         if before is not None and time > since and time - before <= GAP_INTERVALS * interval_s:
             added_s += time - max(before, since)
         before = time
@@ -117,8 +118,7 @@ def _counter(
     if first_at > first_of_target:
         born = first_at - first_of_target > 0.5 * interval_s
     elif first_at - first_anywhere > GAP_INTERVALS * interval_s:
-        later_rate = _increase(points) / max(interval_s, points[-1][0] - first_at)
-        born = first_value <= _FEW + 3 * GAP_INTERVALS * interval_s * later_rate
+        born = first_value <= few(points, interval_s)
     else:
         born = False
     times, totals = [], []
@@ -131,7 +131,13 @@ def _counter(
     return Counter(labels, tuple(times), tuple(totals))
 
 
-def _increase(points: list[tuple[float, float]]) -> float:
+def few(points: Sequence[tuple[float, float]], interval_s: float) -> float:
+    """What a target that is new, and not only back, can have counted by its first sample: a few scrapes' worth."""
+    later_rate = _increase(points) / max(interval_s, points[-1][0] - points[0][0])
+    return _FEW + 3 * GAP_INTERVALS * interval_s * later_rate
+
+
+def _increase(points: Sequence[tuple[float, float]]) -> float:
     return sum(after - before if after >= before else after for (_, before), (_, after) in pairwise(points))
 
 

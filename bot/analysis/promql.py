@@ -6,6 +6,7 @@ cluster, so they are never pasted in unescaped.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _METACHARACTERS = frozenset("\\.+*?()|[]{}^$")
@@ -13,6 +14,7 @@ _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]*)\s*\}\}")
 PLACEHOLDERS = ("service", "namespace", "canary", "stable", "window")
 
 
+@lru_cache(maxsize=1024)
 def quote(value: str) -> str:
     """A PromQL string literal in double quotes that means exactly `value`."""
     return '"' + "".join(_ESCAPES.get(character, character) for character in value) + '"'

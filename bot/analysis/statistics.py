@@ -28,6 +28,7 @@ average of e-processes is one, so alpha is not spent twice.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp, inf, lgamma, log, log1p, sqrt
 
 WHOLE = (1.2, 1.7, 3.0, 9.0)
@@ -191,16 +192,14 @@ def smallest_visible(requests: float, limit: float, alpha: float) -> float | Non
 
     "Expected": about one time in two; a limit's breach that is half as large again is hardly ever missed.
     """
-    if requests < requests_to_show(1.0, limit, alpha):
+    if requests <= 0:
         return None
-    low, high = limit, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        if requests < requests_to_show(middle, limit, alpha):
-            low = middle
-        else:
-            high = middle
-    return high
+    fractions = (
+        (price / requests - good) / (bad - good)
+        for price, (bad, good) in zip(_prices(alpha), _factors(limit, WHOLE), strict=True)
+    )
+    smallest = min(fractions)
+    return smallest if smallest <= 1 else None
 
 
 def requests_to_show(fraction: float, limit: float, alpha: float) -> float:
@@ -211,10 +210,10 @@ def requests_to_show(fraction: float, limit: float, alpha: float) -> float:
     alternative that gets there first.
     """
     fastest = inf
-    for weight, (bad, good) in zip(WHOLE_WEIGHTS, _factors(limit, WHOLE), strict=True):
+    for price, (bad, good) in zip(_prices(alpha), _factors(limit, WHOLE), strict=True):
         growth = fraction * bad + (1 - fraction) * good
         if growth > 0:
-            fastest = min(fastest, (-log(alpha) - log(1 - LATE_SHARE) - log(weight)) / growth)
+            fastest = min(fastest, price / growth)
     return fastest
 
 
@@ -301,7 +300,13 @@ class _Walk:
         self.logs = [one + factor for one, factor in zip(self.logs, factors, strict=True)]
 
 
-def _factors(limit: float, alternatives: Iterable[float]) -> tuple[tuple[float, float], ...]:
+def _prices(alpha: float) -> tuple[float, ...]:
+    """What the logarithm of each alternative since the first request has to reach by itself."""
+    return tuple(-log(alpha) - log(1 - LATE_SHARE) - log(weight) for weight in WHOLE_WEIGHTS)
+
+
+@lru_cache(maxsize=256)
+def _factors(limit: float, alternatives: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
     """What one bad and one good request add, per alternative."""
     raised = [odds * limit / (1 - limit + odds * limit) for odds in alternatives]
     return tuple((log(one / limit), log1p(-one) - log1p(-limit)) for one in raised)

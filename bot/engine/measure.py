@@ -7,6 +7,7 @@ from typing import Any
 from bot.analysis.assessment import assess, questions
 from bot.analysis.facts import PodFacts
 from bot.analysis.look import Answers, Pods
+from bot.analysis.memory import Memory, sizing
 from bot.analysis.nodes import NodeHealth
 from bot.analysis.samples import Query
 from bot.engine.routes import Routes
@@ -38,6 +39,7 @@ class Measure:
         self._routes = routes
         self._nodes = nodes
         self._pinned: dict[str, tuple[PodFacts, ...]] = {}
+        self._memories: dict[str, Memory] = {}
         self._freezes: tuple[Freeze, ...] = ()
         self._freezes_at = float("-inf")
         self._late: set[asyncio.Task[Any]] = set()
@@ -45,7 +47,8 @@ class Measure:
     async def look(self, rollout: Rollout) -> Looked | RouteGone:
         """Ask every gate of a rollout now."""
         now = self._world.clock.now()
-        asked = questions(rollout, now)
+        memory = await self._memory(rollout)
+        asked = questions(rollout, now, memory)
         answers, canary, stable, route, freezes = await self._asked(rollout, asked)
         if isinstance(route, RouteGone):
             return route
@@ -59,6 +62,7 @@ class Measure:
             stable_pods=stable,
             canary_baseline=self._pinned.get(rollout.id),
             nodes=self._nodes(),
+            memory=memory,
         )
         return Looked(assessment, freezes, route)
 
@@ -106,10 +110,19 @@ class Measure:
     def forget(self, rollout_id: str) -> None:
         """The rollout has ended."""
         self._pinned.pop(rollout_id, None)
+        self._memories.pop(rollout_id, None)
 
     def clear(self) -> None:
         """Another process decides now."""
         self._pinned.clear()
+        self._memories.clear()
+
+    async def _memory(self, rollout: Rollout) -> Memory:
+        """What is remembered of this rollout's counters; before the first look, how many there are."""
+        memory = self._memories.setdefault(rollout.id, Memory())
+        if not memory.sized and questions(rollout, self._world.clock.now()):
+            memory.size(rollout, await self._world.metrics.ask(sizing(rollout)))
+        return memory
 
     async def route(self, rollout: Rollout) -> RouteState | RouteGone | None:
         """The route as it is, None when it cannot be read now."""

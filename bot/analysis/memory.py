@@ -1,0 +1,403 @@
+"""What a holder remembers of a rollout's counters from look to look, so that a look asks for what is new and no more.
+
+Series are added up by what the gates tell apart (reporter, side, outcome, bucket, the canary's and stable's pods); what
+is kept of each single series is its last sample. A series that appears in a target known before is counted in full.
+Forgetting everything costs one wide question.
+
+A service with more than `MANY` series of a metric is not asked for samples at all but for its increments, added up by
+Prometheus: of each series the difference between two moments, after a reset its value, and of a series that was born in
+between its value as well, provided that its target was being scraped. Two looks' moments meet, so nothing is counted
+twice. What happened between the two moments is then one interval, and pods are not told apart.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from math import floor, isnan
+from typing import TypeVar
+
+from bot.analysis.counts import GAP_INTERVALS, Counted, Counter, count, few, scrape_interval
+from bot.analysis.latency import Latencies
+from bot.analysis.look import (
+    BUCKETS,
+    MAX_SKEW_S,
+    REQUESTS,
+    Answers,
+    begin_of,
+    coverage_question,
+    found,
+    range_questions,
+)
+from bot.analysis.promql import over, selector
+from bot.analysis.requests import Traffic, hosts
+from bot.analysis.samples import Answer, Query, Series
+from bot.analysis.windows import Rung
+from bot.errors import CannotMeasure
+from bot.rollout.model import Rollout, Target
+
+MANY = 2000
+NARROW = (Rung(15), Rung(30), Rung(60), Rung(120), Rung(300))
+FRESH_S = 200.0
+SETTLES_S = 3.0
+BETWEEN_S = 60.0
+SCRAPES_S = 120
+LONGEST = 4096
+Sorted = TypeVar("Sorted", Traffic, Latencies)
+METRICS = (REQUESTS, BUCKETS)
+_SIDES = ("reporter", "destination_service", "destination_workload", "destination_version")
+_OUTCOMES = ("response_code", "response_flags", "grpc_response_status", "request_protocol")
+_KINDS = {REQUESTS: (*_SIDES, *_OUTCOMES), BUCKETS: (*_SIDES, "le")}
+_PODS = ("pod", "kubernetes_pod_name", "pod_name")
+_TARGET = ("job", "instance", "namespace", "pod")
+
+
+@dataclass(slots=True)
+class _Known:
+    """One series: its last sample, the sum it goes into, and its target's newest moment (a list of one)."""
+
+    at: float
+    value: float
+    sum: Counter
+    target: list[float]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One metric: sums by kind, and what is needed to go on with them. `times` are moments of samples, ascending."""
+
+    metric: str
+    sums: dict[tuple[str, ...], Counter] = field(default_factory=dict)
+    known: dict[tuple[tuple[str, ...], tuple[str, ...]], _Known] = field(default_factory=dict)
+    targets: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+    interval_s: float = 15.0
+    until: float = 0.0
+    server_time: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def begin(self, raw: Answer, older: Answer | None) -> None:
+        """Take a wide answer as the beginning."""
+        counted = count(raw, older)
+        self.times, self.interval_s = list(counted.raw_times), counted.interval_s
+        events: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+        for counter in counted.counters:
+            kind = self._kind(counter)
+            before = 0.0
+            for time, total in zip(counter.times, counter.totals, strict=True):
+                events.setdefault(kind, []).append((time, total - before))
+                before = total
+        for kind, steps in events.items():
+            _add(self.sums[kind], sorted(steps))
+        for series in raw.series:
+            points = [point for point in series.points if not isnan(point[1])]
+            if points:
+                self._meet(series, *points[-1])
+        self._heard(raw)
+
+    def extend(self, answer: Answer) -> None:
+        """Add the samples that are newer than what is known of their series."""
+        moments: set[float] = set()
+        known_before = {target: cell[0] for target, cell in self.targets.items()}
+        for series in answer.series:
+            points = series.points
+            if not points:
+                continue
+            one = self.known.get((tuple(series.labels), tuple(series.labels.values())))
+            if one is None:
+                at, value = points[0]
+                one = self._meet(series, at, value)
+                born = _target(series) in known_before or value <= few(points, self.interval_s)
+                _add(one.sum, ((at, value if born else 0.0),))
+                moments.add(at)
+            if points[-1][0] <= one.at:
+                continue
+            first = len(points) - 1
+            while first and points[first - 1][0] > one.at:
+                first -= 1
+            for at, value in points[first:]:
+                if value == value:
+                    _add(one.sum, ((at, value - one.value if value >= one.value else value),))
+                    one.at, one.value = at, value
+                    moments.add(at)
+            if one.at > one.target[0]:
+                one.target[0] = one.at
+        self._saw(moments)
+        longest = max((series.points for series in answer.series[:5]), key=len, default=())
+        if len(longest) > 2:
+            self.interval_s = scrape_interval([longest])
+        self._heard(answer)
+
+    def advance(self, answer: Answer, until: float, newest_at: float) -> None:
+        """Add increments up to a moment; `newest_at` is the newest sample before it, the moment they are noted at.
+
+        Between two moments not further apart than a minute the scrapes are taken to have been regular.
+        """
+        for series in answer.series:
+            value = series.points[-1][1]
+            if not isnan(value):
+                _add(self._sum(self._kind(series)), ((newest_at, value),))
+        if self.times and newest_at - self.times[-1] <= self.interval_s + min(until - self.until, BETWEEN_S):
+            scrapes = int((newest_at - self.times[-1]) / self.interval_s)
+            self.times += [newest_at - number * self.interval_s for number in range(scrapes - 1, 0, -1)]
+        self._saw({newest_at})
+        self.until = until
+        self._heard(answer)
+
+    def counted(self) -> Counted:
+        """Everything so far as a look takes it."""
+        newest_at = max((cell[0] for cell in self.targets.values()), default=None)
+        if self.until:
+            newest_at = self.times[-1]
+        alive_since = (newest_at or 0.0) - GAP_INTERVALS * self.interval_s
+        settled_at = min((cell[0] for cell in self.targets.values() if cell[0] >= alive_since), default=newest_at)
+        del self.times[:-LONGEST]
+        for counter in self.sums.values():
+            _shorten(counter)
+        return Counted(
+            tuple(self.sums.values()),
+            tuple(self.times),
+            self.interval_s,
+            newest_at,
+            self.server_time,
+            self.warnings,
+            settled_at,
+        )
+
+    def _saw(self, moments: set[float]) -> None:
+        fresh = sorted(moments.difference(self.times[-len(moments) - 1 :]))
+        if fresh and self.times and fresh[0] < self.times[-1]:
+            self.times = sorted({*self.times, *fresh})
+        else:
+            self.times += fresh
+
+    def _heard(self, answer: Answer) -> None:
+        self.server_time, self.warnings = answer.server_time, answer.warnings
+
+    def _meet(self, series: Series, at: float, value: float) -> _Known:
+        target = self.targets.setdefault(_target(series), [at])
+        target[0] = max(target[0], at)
+        one = _Known(at, value, self._sum(self._kind(series)), target)
+        self.known[tuple(series.labels), tuple(series.labels.values())] = one
+        return one
+
+    def _kind(self, series: Series | Counter) -> tuple[str, ...]:
+        labels = series.labels
+        kind = tuple(labels.get(name, "") for name in _KINDS[self.metric])
+        if labels.get("reporter") == "destination":
+            kind += tuple(labels.get(name, "") for name in _PODS)
+        self._sum(kind)
+        return kind
+
+    def _sum(self, kind: tuple[str, ...]) -> Counter:
+        found = self.sums.get(kind)
+        if found is None:
+            names = (*_KINDS[self.metric], *_PODS)
+            labels = {name: value for name, value in zip(names, kind, strict=False) if value}
+            found = self.sums[kind] = Counter(labels, [], [])
+        return found
+
+
+class Memory:
+    """Of one rollout, in the holder's memory. Not shared, not saved."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Kept] = {}
+        self._asked: dict[str, tuple[Query, ...]] = {}
+        self._sizes: dict[str, float] | None = None
+        self._interval_s = 15.0
+        self._newest: Query | None = None
+        self._sorted: dict[str, tuple[tuple[Counter, ...], Target, Traffic | Latencies]] = {}
+
+    @property
+    def sized(self) -> bool:
+        """It is known how many series the service has."""
+        return self._sizes is not None
+
+    def size(self, rollout: Rollout, answers: Answers) -> None:
+        """Read the answers to `sizing`; what could not be answered is asked again at the next look."""
+        values: list[float | None] = []
+        for query in sizing(rollout):
+            answer = answers.get(query)
+            if not isinstance(answer, Answer):
+                return
+            values.append(answer.series[0].points[-1][1] if answer.series else None)
+        requests, buckets, scrapes = values
+        self._sizes = {REQUESTS: requests or 0.0, BUCKETS: buckets or 0.0}
+        self._interval_s = SCRAPES_S / scrapes if scrapes else self._interval_s
+
+    def instead(self, asked: Sequence[Query], rollout: Rollout, now: float) -> tuple[Query, ...]:
+        """The questions of a look with the wide ones narrowed to what is not known yet."""
+        begin = begin_of(rollout)
+        if begin is None:
+            return tuple(asked)
+        left = list(asked)
+        self._asked.clear()
+        for metric in METRICS:
+            wide = range_questions(metric, rollout, now)
+            if not any(query in left for query in wide):
+                continue
+            narrow = self._narrow(metric, rollout, begin, now)
+            if narrow is None:
+                self._kept.pop(metric, None)
+                continue
+            self._asked[metric] = narrow
+            history = coverage_question(rollout, now) if metric == REQUESTS and self._covers(rollout, begin) else None
+            left = [query for query in left if query not in wide and query != history]
+            left += narrow
+        return tuple(dict.fromkeys(left))
+
+    def counted(
+        self, metric: str, rollout: Rollout, now: float, answers: Answers
+    ) -> tuple[str, Counted | CannotMeasure | None]:
+        """Everything counted so far, why it could not be, or None when it was not asked for; and the question that a
+        person would ask to see the same."""
+        wide = range_questions(metric, rollout, now)
+        queries = self._asked.get(metric)
+        if queries is None:
+            queries = found(metric, rollout.target, wide, answers)
+        kept = self._kept.get(metric)
+        if not queries and metric not in self._asked:
+            return "", None
+        good = []
+        for query in queries:
+            answer = answers.get(query)
+            if not isinstance(answer, Answer):
+                return queries[0].promql, answer or CannotMeasure("the question was not asked")
+            good.append(answer)
+        if self._many(metric):
+            kept = kept or self._kept.setdefault(metric, _Kept(metric, interval_s=self._interval_s))
+            self._advance(kept, queries, good)
+        elif kept is not None and metric in self._asked:
+            kept.extend(good[0])
+        else:
+            kept = self._kept[metric] = _Kept(metric)
+            kept.begin(good[0], good[1] if len(good) > 1 else None)
+        return wide[-1].promql if wide else "", kept.counted()
+
+    @staticmethod
+    def _advance(kept: _Kept, queries: Sequence[Query], answers: Sequence[Answer]) -> None:
+        """Add the pieces up to the newest sample, which the last question asked for; without one they wait."""
+        newest = answers[-1].series[0].points[-1][1] if answers and answers[-1].series else None
+        if newest is None:
+            return
+        for query, answer in zip(queries[:-1], answers[:-1], strict=True):
+            until = query.at or 0.0
+            kept.advance(answer, until, min(until, newest))
+
+    def sorted(
+        self, metric: str, target: Target, counted: Counted, sort: Callable[[Target, Counted], Sorted]
+    ) -> Sorted:
+        """The counted series sorted by side; only once, until one of a new kind appears."""
+        former = self._sorted.get(metric)
+        if former is not None and former[0] == counted.counters and former[1] is target:
+            return replace(former[2], counted=counted)  # type: ignore[return-value]
+        found = sort(target, counted)
+        self._sorted[metric] = (counted.counters, target, found)
+        return found
+
+    def _many(self, metric: str) -> bool:
+        return self._sizes is not None and self._sizes[metric] > MANY
+
+    def _covers(self, rollout: Rollout, begin: float) -> bool:
+        kept = self._kept.get(REQUESTS)
+        since = max(begin, rollout.bake.covered_until)
+        return kept is not None and bool(kept.times) and kept.times[0] <= since + kept.interval_s
+
+    def _narrow(self, metric: str, rollout: Rollout, begin: float, now: float) -> tuple[Query, ...] | None:
+        """What to ask instead of the wide question; None when only that one will do."""
+        kept = self._kept.get(metric)
+        if self._many(metric):
+            return self._increments(metric, rollout, begin, now, kept)
+        if kept is None or not kept.targets:
+            return None
+        newest_at = max(cell[0] for cell in kept.targets.values())
+        alive_since = newest_at - GAP_INTERVALS * kept.interval_s
+        behind_s = now - min(cell[0] for cell in kept.targets.values() if cell[0] >= alive_since)
+        if behind_s > FRESH_S:
+            return None
+        reach_s = max(0.0, behind_s) + MAX_SKEW_S + 2 * kept.interval_s
+        rung = next((rung for rung in NARROW if rung.window_s >= reach_s), NARROW[-1])
+        return (Query(over(_series(metric, rollout.target), rung.window_s)),)
+
+    def _increments(
+        self, metric: str, rollout: Rollout, begin: float, now: float, kept: _Kept | None
+    ) -> tuple[Query, ...]:
+        """Increments since the last ones, of a new memory since the weight was set: up to where the evidence reaches,
+        and from there."""
+        until = float(floor(now - SETTLES_S))
+        since = [kept.until] if kept and kept.until else [float(floor(begin)), *_reached(rollout, begin)]
+        if until <= since[-1]:
+            return ()
+        edges = [*since, until]
+        series = _series(metric, rollout.target)
+        self._newest = Query(f"max(timestamp({_series(REQUESTS, rollout.target)}))", until)
+        kinds = ",".join(_KINDS[metric])
+        asked = [Query(increments(series, kinds, int(end - start)), end) for start, end in pairwise(edges)]
+        return (*asked, self._newest)
+
+
+def sizing(rollout: Rollout) -> tuple[Query, ...]:
+    """How many series the service has of each metric, and how often it was scraped lately."""
+    requests, buckets = (_series(metric, rollout.target) for metric in METRICS)
+    return (
+        Query(f"count({requests})"),
+        Query(f"count({buckets})"),
+        Query(f"max(count_over_time({requests}[{SCRAPES_S}s]))"),
+    )
+
+
+def increments(series: str, kinds: str, seconds: int) -> str:
+    """What each kind of series has counted in the last seconds, exact for resets and for births in known targets."""
+    before = f"{series} offset {seconds}s"
+    born = f"({series} and on (job, instance) (up offset {seconds}s == 1))"
+    return f"sum by ({kinds}) ((({series} - {before}) >= 0) or {born})"
+
+
+def _reached(rollout: Rollout, begin: float) -> list[float]:
+    reached = [float(floor(one.until)) for one in rollout.evidence]
+    return [min(reached)] if reached and min(reached) > floor(begin) else []
+
+
+def _series(metric: str, target: Target) -> str:
+    return selector(metric, {"destination_service": hosts(target)})
+
+
+def _target(series: Series) -> tuple[str, ...]:
+    return tuple(series.labels.get(name, "") for name in _TARGET)
+
+
+def _add(counter: Counter, steps: Iterable[tuple[float, float]]) -> None:
+    """Add what was counted at these moments (ascending). The last moment is kept even when nothing was counted."""
+    times, totals = counter.times, counter.totals
+    assert isinstance(times, list)
+    assert isinstance(totals, list)
+    for at, more in steps:
+        if not times or at > times[-1]:
+            total = totals[-1] if totals else 0.0
+            if len(totals) > 1 and totals[-2] == total:
+                times[-1] = at
+                totals[-1] = total + more
+            else:
+                times.append(at)
+                totals.append(total + more)
+        elif more:
+            index = bisect_right(times, at)
+            if index and times[index - 1] == at:
+                index -= 1
+            else:
+                times.insert(index, at)
+                totals.insert(index, totals[index - 1] if index else 0.0)
+            for later in range(index, len(totals)):
+                totals[later] += more
+
+
+def _shorten(counter: Counter) -> None:
+    """Leave out three of four moments of the older half once there are very many; what was counted stays."""
+    times, totals = counter.times, counter.totals
+    if len(times) > LONGEST:
+        assert isinstance(times, list)
+        assert isinstance(totals, list)
+        half = len(times) // 2
+        times[:half] = times[3:half:4]
+        totals[:half] = totals[3:half:4]
