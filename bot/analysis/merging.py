@@ -16,48 +16,51 @@ LABEL = "destination_service"
 _SELECTOR = re.compile(
     r'(\w+)\{destination_service(?:="(?P<one>[A-Za-z0-9.-]+)"|=~"(?P<several>(?:[A-Za-z0-9-]|\\\\\.|\|)+)")\}'
 )
-_RANGE = re.compile(r"\[\d+s(?::\d+s)?\]")
-_MAX_OF_TIME = "max(timestamp("
+_BEHIND = {
+    "": re.compile(r"\[\d+s(?::\d+s)?\]"),
+    "count(": re.compile(r"\)"),
+    "max(timestamp(": re.compile(r"\)\)(?:\[\d+s:\d+s\])?"),
+    "max(count_over_time(": re.compile(r"\[\d+s\]\)\)"),
+}
+"""What may stand before a selector, and with it behind it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What questions have in common that can be merged.
 
-    `metric` and `reach` (the brackets behind the selector) are PromQL, `at` is epoch seconds or None for the server's
-    now; `moments` says that the newest sample's time is asked for, and not the samples.
+    `before` and `behind` are the PromQL around the selector of `metric`, `at` is epoch seconds or None for the server's
+    now. What stands before begins with an aggregation, or is nothing.
     """
 
+    before: str
     metric: str
-    reach: str
+    behind: str
     at: float | None
-    moments: bool = False
+
+    @property
+    def aggregated(self) -> bool:
+        """The answer alone has no labels; merged it has the service."""
+        return bool(self.before)
 
 
 def shape(query: Query) -> tuple[Shape, tuple[str, ...]] | None:
     """The shape of a question and the services it asks about, None when it has to be asked as it is."""
-    text = query.promql
-    moments = text.startswith(_MAX_OF_TIME)
-    found = _SELECTOR.match(text, len(_MAX_OF_TIME) if moments else 0)
+    found = _SELECTOR.search(query.promql)
     if found is None:
         return None
+    before, behind = query.promql[: found.start()], query.promql[found.end() :]
     services = (found["one"],) if found["one"] else tuple(found["several"].replace("\\\\.", ".").split("|"))
-    rest = text[found.end() :]
-    if moments:
-        if not rest.startswith("))") or len(services) > 1:
-            return None
-        rest = rest[2:]
-    if not _RANGE.fullmatch(rest) or not all(services):
+    allowed = _BEHIND.get(before)
+    if allowed is None or not allowed.fullmatch(behind) or not all(services) or (before and len(services) > 1):
         return None
-    return Shape(found.group(1), rest, query.at, moments), services
+    return Shape(before, found.group(1), behind, query.at), services
 
 
 def merged(common: Shape, services: Iterable[str]) -> Query:
     """The question of this shape about all these services."""
-    series = selector(common.metric, {LABEL: tuple(services)})
-    if common.moments:
-        series = f"max by ({LABEL}) (timestamp({series}))"
-    return Query(f"{series}{common.reach}", common.at)
+    before = common.before.replace("(", f" by ({LABEL}) (", 1)
+    return Query(f"{before}{selector(common.metric, {LABEL: tuple(services)})}{common.behind}", common.at)
 
 
 def by_service(answer: Answer) -> Mapping[str, tuple[Series, ...]]:
@@ -73,6 +76,6 @@ def part(
 ) -> Answer:
     """What the question about these services alone would have answered."""
     rows = tuple(row for service in services for row in sorted_series.get(service, ()))
-    if common.moments:
+    if common.aggregated:
         rows = tuple(Series({}, row.points) for row in rows)
     return Answer(rows, answer.server_time, answer.warnings)

@@ -3,6 +3,7 @@
 Questions that differ only in their service become one question over many, in chunks of bounded length that are asked
 with bounded parallelism. A chunk that fails or is slow is an error for its own members only; they are asked in smaller
 chunks and in a lane of their own from then on, until whoever makes it fail stands alone and delays nobody else.
+Answers are handed out one at a time, so that the event loop can do what is urgent between two judgements.
 """
 
 import asyncio
@@ -18,7 +19,12 @@ from bot.ports.metrics import Metrics
 
 WINDOW_S = 0.02
 CHUNK = 160
-"""Services in one question: some 12 KiB of text, and at 15 s scrapes an answer of about 10 MB."""
+"""Services in one question at the most: some 12 KiB of text."""
+FIRST_CHUNK = 20
+"""The same for a question of which it is not known yet how long its answers are."""
+ANSWER = 400_000
+"""Points in one answer, each series counted as 40 for its labels: about 10 MB, which take 0.1 s to read."""
+LABELS_ARE_POINTS = 40
 SHRINK = 4
 SLOW_S = 2.0
 LANE = 5
@@ -44,6 +50,7 @@ class Together:
         self._window_s = window_s
         self._chunk = chunk
         self._round: _Round | None = None
+        self._cost: dict[tuple[str, str, str], float] = {}
         self._small: dict[tuple[str, ...], int] = {}
         self._lane = asyncio.Semaphore(LANE)
         self._careful_lane = asyncio.Semaphore(CAREFUL_LANE)
@@ -85,16 +92,18 @@ class Together:
         for query, future in asked.alone.items():
             self._begin(self._ask_alone(query, future))
         for common, members in asked.by_shape.items():
-            for chunk in self._chunks(members):
+            for chunk in self._chunks(common, members):
                 self._begin(self._ask_chunk(common, chunk))
 
     def _chunks(
-        self, members: Mapping[tuple[str, ...], asyncio.Future[Told]]
+        self, common: Shape, members: Mapping[tuple[str, ...], asyncio.Future[Told]]
     ) -> list[dict[tuple[str, ...], asyncio.Future[Told]]]:
         """Members of about equal chunks; those that may only be asked in smaller ones among themselves."""
+        cost = self._cost.get(_kind(common))
+        most = min(self._chunk, FIRST_CHUNK if cost is None else max(1, int(ANSWER / max(1.0, cost))))
         by_size: dict[int, list[tuple[str, ...]]] = {}
         for services in members:
-            by_size.setdefault(self._small.get(services, self._chunk), []).append(services)
+            by_size.setdefault(min(most, self._small.get(services, most)), []).append(services)
         chunks = []
         for size, names in by_size.items():
             count = -(-len(names) // size)
@@ -114,9 +123,11 @@ class Together:
             for future in members.values():
                 _give(future, told)
             return
+        self._cost[_kind(common)] = _cost(told) / len(members)
         series = by_service(told)
         for services, future in members.items():
             _give(future, part(common, services, told, series))
+            await asyncio.sleep(0)
 
     async def _ask_alone(self, query: Query, future: asyncio.Future[Told]) -> None:
         async with self._lane:
@@ -147,6 +158,14 @@ class Together:
         if self._answered_at >= started or not self._small:
             size = max(1, len(members) // SHRINK)
             self._small.update(dict.fromkeys(members, size))
+
+
+def _kind(common: Shape) -> tuple[str, str, str]:
+    return common.before, common.metric, common.behind
+
+
+def _cost(answer: Answer) -> float:
+    return sum(LABELS_ARE_POINTS + len(series.points) for series in answer.series)
 
 
 def _give(future: asyncio.Future[Told], told: Told) -> None:

@@ -1,9 +1,10 @@
 """Questions of many services in one, and each service's part of the answer."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.analysis.merging import by_service, merged, part, shape
+from bot.analysis.merging import LABEL, by_service, merged, part, shape
 from bot.analysis.promql import over, selector
 from bot.analysis.samples import Answer, Query, Series
 
@@ -63,15 +64,22 @@ def test_each_gets_its_own_series_and_nobody_elses() -> None:
     assert part(common, ("gone",), answer, sorted_series) == Answer((), 9.0, ("slow",))
 
 
-def test_moments_are_asked_by_service_and_answered_without_it() -> None:
-    """The newest sample's time stays one series without labels for each service."""
-    query = Query(over(f"max(timestamp({selector(METRIC, {'destination_service': 'a.shop'})}))", 2400, 20))
-    found = shape(query)
+@pytest.mark.parametrize(
+    ("alone", "together"),
+    [
+        ("max(timestamp({}))[2400s:20s]", "max by (destination_service) (timestamp({}))[2400s:20s]"),
+        ("max(timestamp({}))", "max by (destination_service) (timestamp({}))"),
+        ("count({})", "count by (destination_service) ({})"),
+        ("max(count_over_time({}[300s]))", "max by (destination_service) (count_over_time({}[300s]))"),
+    ],
+)
+def test_one_number_for_a_service_is_asked_by_service_and_answered_without_it(alone: str, together: str) -> None:
+    """How many series, how often scraped, and the newest sample's time stay one series without labels for each."""
+    found = shape(Query(alone.format(selector(METRIC, {LABEL: "a.shop"})), 3.0))
     assert found is not None
-    together = merged(found[0], ("a.shop", "b.shop"))
-    assert together.promql == (
-        'max by (destination_service) (timestamp(istio_requests_total{destination_service=~"a\\\\.shop|b\\\\.shop"}))'
-        "[2400s:20s]"
+    assert found[1] == ("a.shop",)
+    assert merged(found[0], ("a.shop", "b.shop")) == Query(
+        together.format(selector(METRIC, {LABEL: ("a.shop", "b.shop")})), 3.0
     )
-    answer = Answer((Series({"destination_service": "a.shop"}, ((1.0, 1.0),)),))
+    answer = Answer((Series({LABEL: "a.shop"}, ((1.0, 1.0),)), Series({LABEL: "b.shop"}, ((1.0, 2.0),))))
     assert part(found[0], ("a.shop",), answer, by_service(answer)).series == (Series({}, ((1.0, 1.0),)),)
