@@ -23,6 +23,8 @@ RETRIED_WITHIN_S = 12.0
 TAKEN_OVER_WITHIN_S = 30.0
 FREEZE_BINDS_AFTER_S = 10.0
 BAKE_SLACK_S = 0.5
+LATE_WITHIN_S = 12.0
+CLOCK_IS_RIGHT_S = 5.0
 TELLING = (MessageKind.NOTE, MessageKind.FINAL, MessageKind.ALERT)
 OURS = frozenset(("loop-failed", "wake-failed", "illegal-event", "write-broken", "message-broken", "message-dropped"))
 """What the bot only reports when it is itself at fault."""
@@ -95,6 +97,8 @@ class History:
         self.answers: Counter[str] = Counter()
         self.repeated = 0
         self.store: Any = None
+        self.weight_of: Callable[[Target], int] = lambda target: 0
+        self.skew_of: Callable[[str], float] = lambda who: 0.0
         self.overridden: set[str] = set()
         self._digest = sha256()
         self._climbs: dict[str, Climb] = {}
@@ -104,12 +108,10 @@ class History:
         self._last_landing: dict[str, list[tuple[float, str]]] = {}
         self._back_since: dict[str, float] = {}
         self._back_pending: dict[str, float] = {}
-        self._at_zero: set[str] = set()
         self._unreachable: list[float] = []
         self._shaken: list[float] = []
         self._chat_troubles: list[float] = []
         self._posts: dict[tuple[str, bool], list[float]] = {}
-        self._disturbed_by_hand: dict[str, float] = {}
 
     def say(self, who: str, what: str, text: str = "") -> None:
         """Write a line."""
@@ -175,7 +177,8 @@ class History:
                     self.overridden.add(rollout.id)
             elif effect.direction is Direction.ZERO and after.phase is Phase.ROLLING_BACK:
                 self._back_since.setdefault(rollout.id, self.now())
-                self._back_pending.setdefault(rollout.id, self.now())
+                if self.weight_of(rollout.target):
+                    self._back_pending.setdefault(rollout.id, self.now())
 
     def sent(self, who: str, target: Target, change: SetWeight) -> None:
         """A process begins to write a route."""
@@ -185,6 +188,8 @@ class History:
         leases = self.store.leases
         if leases.owner != who or leases.until <= self.store.clock.monotonic():
             self.breaks("raised_wrongly", f"{change.mark.rollout}: {who} sends a raise without the lease")
+        if abs(self.skew_of(who)) > CLOCK_IS_RIGHT_S:
+            return
         now = self.store.clock.now()
         for freeze in self.store.freezes._freezes.values():
             if freeze.covers(target.service, now) and now - freeze.since > FREEZE_BINDS_AFTER_S:
@@ -214,7 +219,6 @@ class History:
     def by_hand(self, service: str, manager: str, stable: int, canary: int, mark: Mark | None) -> None:
         """Somebody else changed the route."""
         self.say(manager, "by hand", f"{service} stable {stable} canary {canary}")
-        self._disturbed_by_hand[service] = self.now()
         for name, rollout in self.rollouts.items():
             if rollout.target.service == service:
                 self._climbs[name] = Climb()
@@ -347,7 +351,7 @@ class History:
             if one.rollout == move.rollout and one.message.kind in TELLING and one.at >= move.at - 1e-6
         ]
         if move.weight == 0:
-            told = any("Rolled back" in one.text or " at 0 " in one.text or "to 0" in one.text for one in said)
+            told = any("Rolled back" in one.text or " at 0" in one.text or "to 0" in one.text for one in said)
         else:
             told = any(f"{move.weight}%" in one.text for one in said)
         if not told:
@@ -361,7 +365,7 @@ class History:
         again = len(moments) - 1
         self.repeated += again
         for earlier, later in zip(moments, moments[1:], strict=False):
-            if not any(earlier - 6.0 <= at <= later + 1e-6 for at in self._chat_troubles):
+            if not any(earlier - LATE_WITHIN_S <= at <= later + 1e-6 for at in self._chat_troubles):
                 self.breaks("broken", f"letter {letter} was said again for no reason")
 
 

@@ -7,6 +7,7 @@ after kill -9); a stopped one (SIGSTOP) finds all of them waiting when it goes o
 import asyncio
 import heapq
 from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from random import Random
@@ -92,10 +93,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if not self._ready:  # type: ignore[attr-defined]
                     break
                 self._turn()
+            for task in pending:
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                if not task.done():
+                    with suppress(RuntimeError):
+                        task.get_coro().close()  # type: ignore[union-attr]
         finally:
             asyncio._set_running_loop(None)
-        for task in pending:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
         self.close()
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:

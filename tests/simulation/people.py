@@ -35,7 +35,7 @@ class People:
     def ask(self, what: str, service: str) -> None:
         """Somebody asks for something now."""
         bot = self._anybody()
-        if bot is None:
+        if bot is None or (what == "start" and self._town.store.rollouts.records and self._random.random() < 0.8):
             return
         desk, who = bot.desk, self._who(STARTER if what == "start" else self._random.choice((STARTER, *APPROVERS)))
         match what:
@@ -105,7 +105,8 @@ class People:
         return next((one for one in self._town.active if one.target.service == service), None)
 
     def _anybody(self) -> Bot | None:
-        return self._random.choice([None, *serving]) if (serving := [b for b in self._town.bots if b.serves]) else None
+        serving = [bot for bot in self._town.bots if bot.serves]
+        return self._random.choice(serving) if serving else None
 
     def _who(self, user: str) -> Who:
         self._said += 1

@@ -77,7 +77,6 @@ class Story:
         rate = random.choice((0.0, 0.0, 0.01, 0.03, 0.1))
         rates = {name: rate * random.choice((0.0, 1.0, 1.0, 2.0)) for name in SERVICES}
         self.town = Town(loop, random, history, rates)
-        history.store = self.town.store
         self.people = People(self.town, random)
         self.services = ["payments", "checkout"] if random.random() < 0.15 else ["payments"]
         self.letters_left = 0
@@ -100,9 +99,9 @@ class Story:
         begun = self._loop.time()
         moments: list[tuple[float, str, str]] = []
         for name in self.services:
-            moments.append((random.uniform(1.0, 6.0), "start", name))
+            moments += [(at + random.uniform(0.0, 4.0), "start", name) for at in (1.0, 6.0, 12.0)]
             moments += [(random.uniform(5.0, STORM_S), random.choice(ASKED), name) for _ in range(random.randint(0, 7))]
-        moments += [(random.uniform(2.0, STORM_S), random.choice(MISHAPS), "") for _ in range(random.randint(0, 5))]
+        moments += [(random.uniform(2.0, STORM_S), random.choice(MISHAPS), "") for _ in range(random.randint(0, 8))]
         if random.random() < 0.2:
             moments.append((random.uniform(8.0, STORM_S), "spoil", ""))
         for at, what, name in sorted(moments):

@@ -116,6 +116,9 @@ class Town:
         self._ids = itertools.count(0x7000)
         self._names = itertools.count(1)
         self._watch_store()
+        history.store = self.store
+        history.weight_of = lambda target: self.truth.weights(target.service)[1] or 0
+        history.skew_of = lambda who: next(bot.clock.skew_s for bot in self.bots if bot.name == who)
 
     def add_service(self, name: str, *, missing: bool = False) -> None:
         """A service with a stable v1 and a canary v2, both with pods, and two minutes of traffic behind it."""
