@@ -1,5 +1,6 @@
 """The chat in memory: what stands in it, and how it came to stand there."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -39,6 +40,7 @@ class FakeChat:
         self.calls: list[str] = []
         self.scopes = frozenset({"chat:write", "chat:write.public", "commands"})
         self._keys: dict[str, tuple[str, str]] = {}
+        self._numbers = itertools.count(1)
 
     async def post(
         self, channel: str, text: str, blocks: Sequence[Block], *, thread: str = "", key: str = ""
@@ -46,7 +48,7 @@ class FakeChat:
         self._reach("post", channel)
         if key and key in self._keys:
             return self._keys[key]
-        place = (channel.removeprefix("#"), f"1700000000.{len(self.messages) + 1:06d}")
+        place = (channel.removeprefix("#"), f"1700000000.{next(self._numbers):06d}")
         self.messages[place] = Said(*place, text, tuple(blocks), thread=thread)
         if key:
             self._keys[key] = place
