@@ -7,10 +7,11 @@ from bot.engine.book import Book
 from bot.engine.deliver import Deliver
 from bot.engine.holder import Holder
 from bot.engine.keep import Keep
-from bot.engine.lost import LostRoutes
 from bot.engine.measure import Measure
 from bot.engine.nodewatch import NodeWatch
+from bot.engine.outage import Outage
 from bot.engine.paging import Paging
+from bot.engine.recovery import Recovery
 from bot.engine.routes import Routes
 from bot.engine.wake import Wake
 from bot.engine.workers import Workers
@@ -45,6 +46,7 @@ class Engine:
         self._holder = Holder(world.leases, world.clock, world.telemetry, world.owner, self, self._paging.send)
         self._keep = Keep(world.rollouts, world.telemetry, lambda: self._holder.token, world.new_id)
         self._measure = Measure(world, self._routes, self._nodes.healths, lambda: self._holder.store_away)
+        self._mail: set[str] = set()
         self._wake = Wake(
             world,
             self._book,
@@ -53,11 +55,13 @@ class Engine:
             self._measure,
             self._routes,
             self._paging,
+            self._mail,
             self._deliver.ring,
             self._quarantine,
         )
         self._workers = Workers(self._work, self._worker_failed)
-        self._lost = LostRoutes(world, self._book, self._paging.send, self._workers.ring, self._deliver.ring)
+        self._recovery = Recovery(world, self._book, self._paging.send, self._workers.ring, self._deliver.ring)
+        self._outage = Outage(world, self._holder, self._book.rollouts)
         self._broken: dict[str, int] = {}
         self._rounds = 0
         self._quarantined: set[str] = set()
@@ -86,6 +90,7 @@ class Engine:
             self._for_ever("sweep", self._sweep),
             self._for_ever("pages", self._paging.run),
             self._for_ever("rings", self._hear_rings),
+            self._for_ever("outage", self._outage.run),
         ]
 
     async def stop(self) -> None:
@@ -115,7 +120,7 @@ class Engine:
         self._while_leading = [
             self._for_ever("deliver", self._deliver.run),
             self._for_ever("nodes", self._nodes.run),
-            self._for_ever("lost-routes", self._lost.run),
+            self._for_ever("recovery", self._recovery.run),
             *(self._for_ever(f"routes-{name}", self._watcher(name)) for name in self._world.meshes),
         ]
         for rollout, _ in active.rollouts:
@@ -126,6 +131,11 @@ class Engine:
         await self._cancel(self._while_leading)
         self._forget()
 
+    async def wiped(self) -> None:
+        """The store has lost its data while we held the lease: all that is in memory is held, and saved again."""
+        self._deliver.forget()
+        self._recovery.wiped()
+
     def _forget(self) -> None:
         for rollout in self._book.rollouts():
             self._world.timeline.cancel(rollout.id)
@@ -135,7 +145,7 @@ class Engine:
         self._measure.clear()
         self._deliver.forget()
         self._nodes.forget()
-        self._lost.forget()
+        self._recovery.forget()
 
     async def _sweep(self) -> None:
         """Look after what no ring announced, for ever, beside the lease: its calls must not hold up a renewal."""
@@ -151,6 +161,7 @@ class Engine:
         self._world.telemetry.gauge("active_rollouts", len(self._book))
         try:
             waiting = set(await self._world.inbox.waiting())
+            self._mail |= waiting
             if self._rounds % DUE_EVERY_ROUNDS == 0:
                 late = self._world.clock.now() - LATE_S
                 waiting.update(name for name in await self._world.rollouts.due(late) if self._missed(name, late))
@@ -166,7 +177,7 @@ class Engine:
     def _missed(self, rollout_id: str, late: float) -> bool:
         """A wake-up that changed nothing was not written, so memory knows better than the store when one is due."""
         page = self._book.page(rollout_id)
-        return page is None or page.wake_at is None or page.wake_at < late
+        return page is None or page.due_at is None or page.due_at < late
 
     def _quarantine(self, rollout_id: str, reason: str) -> None:
         """Tell once that a record cannot be read and why, and once that it can be again (`reason` "")."""
@@ -188,6 +199,7 @@ class Engine:
     async def _hear_rings(self) -> None:
         async for key in self._world.inbox.rings():
             if self._holder.leading:
+                self._mail.add(key)
                 self._workers.ring(key)
                 self._deliver.ring()
 
@@ -205,6 +217,7 @@ class Engine:
         return page.rollout if page else None
 
     async def _work(self, rollout_id: str) -> None:
+        self._recovery.before_wake(self._book.page(rollout_id))
         await self._wake(rollout_id)
         if self._broken.pop(rollout_id, 0) >= BROKEN_AFTER:
             self._paging.send(Page(f"{rollout_id}:broken", f"{rollout_id} is watched again", resolved=True))

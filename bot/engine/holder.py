@@ -4,6 +4,7 @@ Without the store the lease runs out by the monotonic clock: then nothing goes u
 rollouts in memory, goes on measuring, and may still lower.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -25,6 +26,9 @@ class Moves(Protocol):
     async def gained(self) -> None: ...
 
     async def lost(self) -> None: ...
+
+    async def wiped(self) -> None:
+        """The store has lost its data while this process held the lease: what is in memory is all there is."""
 
 
 class Holder:
@@ -50,6 +54,7 @@ class Holder:
         self._paged = False
         self._leading = False
         self._retiring = False
+        self._asking = asyncio.Lock()
 
     @property
     def leading(self) -> bool:
@@ -81,28 +86,49 @@ class Holder:
 
     async def round(self) -> None:
         """Ask for the lease once: renew what is held, else try to get it."""
-        try:
-            if self._lease is None:
-                await self._acquire(None)
-            elif (renewed := await self._leases.renew(self._owner, self._lease, LEASE_S)) is None:
-                await self._acquire(self._lease)
-            elif self._lease is not None:
-                self._lease = renewed
-                await self._take_up()
-        except (Transient, Permanent) as error:
-            self._store_gone(error)
-        else:
-            self._store_back()
+        async with self._asking:
+            try:
+                await self._ask()
+            except (Transient, Permanent) as error:
+                self._store_gone(error)
+            else:
+                self._store_back()
+
+    async def doubt(self, token: int) -> None:
+        """The store refused a save under our token: act no more, unless it has lost its data (memory is the truth)."""
+        async with self._asking:
+            if self.token != token:
+                return
+            try:
+                await self._ask()
+            except (Transient, Permanent) as error:
+                self._telemetry.line("lease-unknown", error=str(error))
+            if self.token == token:
+                await self.give_up()
+
+    async def _ask(self) -> None:
+        if self._lease is None:
+            await self._acquire(None)
+        elif (renewed := await self._leases.renew(self._owner, self._lease, LEASE_S)) is None:
+            await self._acquire(self._lease)
+        elif self._lease is not None:
+            self._lease = renewed
+            await self._take_up()
 
     async def _acquire(self, former: Lease | None) -> None:
-        """Take the lease; if nobody held it since our former token, memory is still the truth."""
+        """Take the lease. If nobody held it since our former token, or the store has forgotten them all, memory is
+        still the truth."""
         if self._retiring:
             return
         lease = await self._leases.acquire(self._owner, LEASE_S)
-        unbroken = former is not None and lease is not None and lease.token == former.token + 1
-        if former is not None and not unbroken:
+        wiped = former is not None and lease is not None and lease.previous == 0
+        unbroken = former is not None and lease is not None and lease.previous == former.token
+        if former is not None and not unbroken and not wiped:
             await self.give_up()
         self._lease = lease
+        if wiped and self._leading:
+            self._telemetry.line("store-wiped")
+            await self._moves.wiped()
         await self._take_up()
 
     async def _take_up(self) -> None:

@@ -10,6 +10,7 @@ from bot.engine.book import Book, Page
 from bot.engine.holder import Holder
 from bot.engine.keep import Keep
 from bot.engine.measure import Measure
+from bot.engine.pace import shared_moment
 from bot.engine.paging import Paging
 from bot.engine.routes import Routes
 from bot.engine.world import World
@@ -37,8 +38,11 @@ LATEST_START_S = 3600.0
 
 @dataclass(slots=True)
 class Wake:
-    """The work of a rollout's worker. `rung_outbox` is called when letters were saved, `quarantine` with a record that
-    cannot be read and why ("" when it can)."""
+    """The work of a rollout's worker.
+
+    `mail` names rollouts whose inbox may hold something new. `rung_outbox` is called when letters were saved,
+    `quarantine` with a record that cannot be read and why ("" when it can).
+    """
 
     world: World
     book: Book
@@ -47,6 +51,7 @@ class Wake:
     measure: Measure
     routes: Routes
     paging: Paging
+    mail: set[str]
     rung_outbox: Callable[[], None]
     quarantine: Callable[[str, str], None]
 
@@ -68,7 +73,7 @@ class Wake:
             self.world.telemetry.failed("lease-lost-on-save", error, rollout=rollout_id)
             if not page.closed:
                 await self.holder.doubt(token)
-            if self.holder.leading and not page.closed:
+            if not page.closed:
                 self.world.timeline.at(rollout_id, self.world.clock.now() + UNSAVED_RETRY_S)
         except Conflict as error:
             self.world.telemetry.failed("record-moved", error, rollout=rollout_id)
@@ -99,6 +104,7 @@ class Wake:
 
     async def _answer_late(self, rollout_id: str, text: str, heard: Sequence[str] = ()) -> None:
         """People who asked something of a rollout that has ended get their answer, those who had it do not."""
+        self.mail.discard(rollout_id)
         requests = await self._requests(rollout_id)
         waiting = [request for request in requests if request.id not in heard]
         answers = [Message(MessageKind.ANSWER, text, tone=Tone.WAIT, reply=request.reply) for request in waiting]
@@ -114,7 +120,7 @@ class Wake:
     async def _work(self, page: Page) -> None:
         if not page.taken_over:
             await self._take_over(page)
-        requests = await self._requests(page.rollout.id)
+        requests = await self._new_requests(page)
         look = False
         for request in requests:
             if request.id not in page.answered:
@@ -144,6 +150,15 @@ class Wake:
         route = await self.measure.route(page.rollout)
         await self._feed(page, route if isinstance(route, RouteGone) else TookOver(route))
         page.taken_over = page.rollout.write_failures <= failures
+
+    async def _new_requests(self, page: Page) -> tuple[Request, ...]:
+        """What people ask of a rollout, when somebody may have asked since the last wake-up: a ring or the sweep says
+        so."""
+        if page.inbox_read and page.rollout.id not in self.mail:
+            return ()
+        self.mail.discard(page.rollout.id)
+        page.inbox_read = True
+        return await self._requests(page.rollout.id)
 
     async def _requests(self, rollout_id: str) -> tuple[Request, ...]:
         """What people ask; nothing while the store is known to be away, so that nobody waits for it to time out."""
@@ -333,6 +348,8 @@ class Wake:
             now = self.world.clock.now()
             wake_at = page.wake_at if page.wake_at is not None else now + UNSAVED_RETRY_S
             wake_at = min(wake_at, now + UNSAVED_RETRY_S) if unsaved else wake_at
+            if rollout.phase in LOOKED_AT and rollout.approval is None and not unsaved:
+                wake_at = shared_moment(wake_at, rollout.rules.check_every_s, len(self.book))
             page.due_at = max(wake_at, now + SOONEST_S)
             self.world.timeline.at(rollout.id, page.due_at)
         self.world.telemetry.observe("wake_seconds", self.world.clock.monotonic() - started)

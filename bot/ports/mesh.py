@@ -102,6 +102,10 @@ class Mesh(Protocol):
         """Apply one change and read it back. A reply lost after the write is success: the object is read and its mark
         compared."""
 
+    async def resolved(self, target: Target) -> Target:
+        """A target as a mark names it, with what stands behind its sides now: pods' labels, workloads, fingerprint and
+        the other ways to the host. Permanent when a side stands for nothing, or the route cannot be found."""
+
     async def steered(self, namespaces: Sequence[str]) -> tuple[Steered, ...]:
         """Every route whose mark is ours and not final."""
 

@@ -11,10 +11,15 @@ from bot.rollout.model import Freeze, Rollout
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Proof of being the holder: a fencing token, and until when (monotonic seconds) it is ours for certain."""
+    """Proof of being the holder: a fencing token, and until when (monotonic seconds) it is ours for certain.
+
+    `previous` is the token that the store knew when this one was given, 0 when it knew none: it is new, or has lost its
+    data.
+    """
 
     token: int
     until: float
+    previous: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ class SetWeight:
     """Write the canary's weight and our mark to the route.
 
     RAISE tests object, route, destinations, `expected` (revision of the mark last written, None for none of ours) and
-    the old weights (`from_percent`, and `from_stable` for stable where that is not the rest of the total, as after an edit
-    by hand). ZERO tests object, route and destinations only, takes what the canary has and
-    gives it to stable. MARK writes the mark and tests `expected`. `remove_canary` takes our inserted destination out.
+    the old weights: `from_percent`, and `from_stable` where stable has not the rest of the total (an edit by hand).
+    ZERO tests object, route and destinations only, takes what the canary has and gives it to stable. MARK writes the
+    mark and tests `expected`. `remove_canary` takes our inserted destination out.
     """
 
     direction: Direction

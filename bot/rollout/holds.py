@@ -10,7 +10,9 @@ from bot.rollout.gate import Assessment, Verdict
 from bot.rollout.model import Actor, Freeze, Hold, HoldReason, OnSilence
 from bot.rollout.wake import said_at
 
-ASKING = frozenset((HoldReason.DRIFT, HoldReason.NO_DATA, HoldReason.REDEPLOYED, HoldReason.STABLE_UNHEALTHY))
+ASKING = frozenset(
+    (HoldReason.DRIFT, HoldReason.NO_DATA, HoldReason.REDEPLOYED, HoldReason.STABLE_UNHEALTHY, HoldReason.RECOVERED)
+)
 
 
 def add_hold(draft: Draft, reason: HoldReason, detail: str, by: Actor) -> bool:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -228,6 +229,23 @@ async def test_an_absent_api_server_is_transient_and_nothing_is_written(world: W
     with pytest.raises(Transient):
         await world.mesh.write(target, raising(5, 1, 0, None))
     assert (await world.mesh.read(target)).canary_weight == 0
+
+
+@pytest.mark.parametrize("weight", [5, 60, 100])
+async def test_a_target_read_from_a_mark_is_resolved_as_a_start_resolves_it(world: World, weight: int) -> None:
+    """Sides, pods' labels and fingerprint are those of the start, whichever of the two has more weight by now."""
+    target = await world.target("payments")
+    change = raising(weight, 1, 0, None)
+    mark = replace(
+        change.mark, service="payments", stable=target.stable.destination.text,
+        canary=target.canary.destination.text, route=target.route.route,
+    )  # fmt: skip
+    await world.mesh.write(target, replace(change, mark=mark))
+    (steered,) = await world.mesh.steered((world.namespace,))
+    assert await world.mesh.resolved(steered.target) == target
+    await world.delete("payments")
+    with pytest.raises(NotFound):
+        await world.mesh.resolved(steered.target)
 
 
 async def test_drift_makes_a_raise_a_conflict_and_names_who(world: World) -> None:

@@ -324,6 +324,17 @@ class TestLeases:
         assert await world.store.leases.holder() == "two"
         assert second.token > first.token
 
+    async def test_a_lease_says_which_one_was_before(self, world: World) -> None:
+        """0 for an empty store: whoever held a lease before knows by it that the store has lost its data."""
+        first = await world.lease("one")
+        assert first.previous == 0
+        await world.store.leases.release("one", first)
+        second = await world.lease("two")
+        assert second.previous == first.token
+        renewed = await world.store.leases.renew("two", second, 30.0)
+        assert renewed is not None
+        assert renewed.previous == first.token
+
     async def test_acquiring_again_is_a_new_token(self, world: World) -> None:
         """A holder that asks again (its reply was lost) gets the lease under a higher token."""
         first = await world.lease("one")

@@ -8,10 +8,10 @@ import pytest
 
 from bot.analysis.facts import fingerprint
 from bot.catalog import load
-from bot.errors import Transient, UserError
+from bot.errors import Permanent, Transient, UserError
 from bot.ports.people import Person
 from bot.rollout.events import Request
-from bot.rollout.model import Freeze, HoldReason, Phase, Rollout
+from bot.rollout.model import Freeze, HoldReason, Phase, Rollout, Target
 from bot.usecases import freezing
 from bot.usecases.requests import put
 from bot.usecases.rollback import rollback
@@ -70,12 +70,20 @@ async def test_a_roll_back_done_by_hand_ends_the_rollout() -> None:
         assert any(page.resolved for page in made.pager.pages), made.pager.pages
 
 
-async def test_a_wiped_store_leaves_nobody_in_the_dark() -> None:
-    """Records are gone while a route carries weight: people are paged with the route, the share and the way on."""
+async def test_a_route_that_cannot_be_taken_up_again_leaves_nobody_in_the_dark() -> None:
+    """Its record is gone and its canary stands for nothing: people are paged with the route and the way on."""
     async with stage() as made:
         name = await started(made)
         await made.play(8, until=lambda: made.weights() == [10])
+        await made.engine.stop()
         made.store.wipe()
+
+        async def stands_for_nothing(target: Target) -> Target:
+            raise Permanent("no DestinationRule has a subset v2")
+
+        made.mesh.resolved = stands_for_nothing  # type: ignore[method-assign]
+        made.engine = made.new_engine("bot-2")
+        await made.engine.start()
         await made.play(20)
         assert made.mesh.weights("payments") == (90, 10)
         (page,) = [page for page in made.pager.pages if page.key == f"{name}:lost"]

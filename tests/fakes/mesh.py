@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jsonpatch
@@ -164,6 +165,12 @@ class FakeMesh:
         if kind == "lost":
             raise Transient("the reply was lost")
         return virtualservice.state(self._get(target), target)
+
+    async def resolved(self, target: Target) -> Target:
+        self._maybe_fail("survey")
+        self._get(target)
+        known = self.targets[target.service]
+        return replace(target, stable=known.stable, canary=known.canary, fingerprint=known.fingerprint)
 
     async def steered(self, namespaces: Sequence[str]) -> tuple[Steered, ...]:
         found = []

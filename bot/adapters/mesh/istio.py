@@ -76,6 +76,10 @@ class IstioMesh:
         except TimeoutError as error:
             raise Transient(f"{called(target.route)} could not be written in time") from error
 
+    async def resolved(self, target: Target) -> Target:
+        """What stands behind the sides of a target that was read from a mark."""
+        return await self._surveyor.resolved(target)
+
     async def steered(self, namespaces: Sequence[str]) -> tuple[Steered, ...]:
         """Every route whose mark is ours and not final, the target rebuilt from the mark."""
         found = []

@@ -15,7 +15,7 @@ from bot.adapters.mesh.istio_api import GROUP, RESOURCE, IstioApi
 from bot.adapters.mesh.neighbours import Neighbours
 from bot.adapters.mesh.resolving import Pods, Resolver, Stop, subsets
 from bot.analysis.facts import fingerprint
-from bot.errors import CanaryError, Conflict, Permanent
+from bot.errors import CanaryError, Conflict, NotFound, Permanent
 from bot.ports.mesh import Finding, Severity, Survey, Wanted
 from bot.rollout.effects import SetWeight
 from bot.rollout.model import Direction, RouteRef, Side, Target
@@ -43,6 +43,39 @@ class Surveyor:
         except Forbidden as error:
             finding = refused("permission", f"the API server forbids to look: {error}", "bind the chart's Role there")
             return Survey(None, None, (finding,))
+
+    async def resolved(self, target: Target) -> Target:
+        """What stands behind the sides of a target that is known by its route and destinations alone.
+
+        Raises Permanent when a side stands for nothing or the route cannot be told, NotFound when the object is gone,
+        Transient when the API server is away.
+        """
+        manifests = await self._api.virtual_services()
+        ref = target.route
+        chosen = next((one for one in manifests if _names(one) == (ref.namespace, ref.name)), None)
+        if chosen is None:
+            raise NotFound(f"{virtualservice.called(ref)} is not there")
+        namespace = ref.namespace
+        hosts = {fqdn(side.destination.host, namespace) for side in (target.stable, target.canary)}
+        try:
+            place = virtualservice.locate(chosen, target, strict=False)
+            rules, services = await asyncio.gather(
+                self._resolver.rules(namespace, hosts), self._resolver.services(hosts)
+            )
+            stable, _ = await self._resolver.side(target.stable.destination, namespace, rules, services)
+            canary, pods = await self._resolver.side(target.canary.destination, namespace, rules, services)
+        except (Conflict, Stop) as error:
+            raise Permanent(str(error)) from error
+        root = next((one.root for one in choosing.steerables(chosen, manifests) if one.place == place), chosen)
+        found = Steerable(chosen, place, root)
+        ways = preflight.other_ways(found, manifests, target.host)
+        return replace(
+            target,
+            stable=stable,
+            canary=canary,
+            fingerprint=fingerprint(pods.facts),
+            other_ways=(*ways, *preflight.mirrored(found, manifests, target.host)),
+        )
 
     async def _manifests(self, wanted: Wanted) -> list[dict[str, Any]]:
         scopes = self._api.scopes()
@@ -207,6 +240,10 @@ def _target(
         total=100,
         fingerprint=fingerprint(canary_pods.facts),
     )
+
+
+def _names(manifest: dict[str, Any]) -> tuple[str, str]:
+    return str(manifest["metadata"]["namespace"]), str(manifest["metadata"]["name"])
 
 
 def _described(found: Steerable, target: Target) -> str:

@@ -1,6 +1,7 @@
 """The lease of the one holder."""
 
 import math
+from dataclasses import replace
 
 from bot.adapters.redis.link import Link
 from bot.ports.clock import Clock
@@ -21,14 +22,14 @@ class RedisLeases:
     async def acquire(self, owner: str, ttl_s: float) -> Lease | None:
         """Take the lease when nobody else holds it; the token is higher than any before."""
         asked_at = self._clock.monotonic()
-        token = await self._link.run("lease_acquire", owner, _ms(ttl_s))
-        return Lease(int(token), asked_at + ttl_s) if token else None
+        answer = await self._link.run("lease_acquire", owner, _ms(ttl_s))
+        return Lease(int(answer[0]), asked_at + ttl_s, int(answer[1])) if answer else None
 
     async def renew(self, owner: str, lease: Lease, ttl_s: float) -> Lease | None:
         """The renewed lease, None when it was lost."""
         asked_at = self._clock.monotonic()
         ours = await self._link.run("lease_renew", owner, lease.token, _ms(ttl_s))
-        return Lease(lease.token, asked_at + ttl_s) if ours else None
+        return replace(lease, until=asked_at + ttl_s) if ours else None
 
     async def release(self, owner: str, lease: Lease) -> None:
         """Give it back; nothing happens when it is another's."""

@@ -1,16 +1,17 @@
--- ARGV: base, owner, ttl in ms; answers the token, or '' when another holds it.
+-- ARGV: base, owner, ttl in ms; answers the token and the one before it ('0' for none), or {} when another holds it.
 -- Tokens rise with every acquisition. The server's clock keeps them rising when a fail-over or a wiped Redis lost the
 -- counter, so that no two holders ever have the same one.
 local base = ARGV[1]
 local owner = redis.call('HGET', base .. 'lease', 'owner')
 if owner and owner ~= ARGV[2] then
-  return ''
+  return {}
 end
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local token = math.max(tonumber(redis.call('GET', base .. 'token') or '0') + 1, now_us)
+local previous = redis.call('GET', base .. 'token') or '0'
+local token = math.max(tonumber(previous) + 1, now_us)
 local text = string.format('%.0f', token)
 redis.call('SET', base .. 'token', text)
 redis.call('HSET', base .. 'lease', 'owner', ARGV[2], 'token', text)
 redis.call('PEXPIRE', base .. 'lease', ARGV[3])
-return text
+return {text, previous}

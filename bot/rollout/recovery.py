@@ -1,0 +1,66 @@
+"""After the store has lost its data: rollouts taken on from memory, or rebuilt from the mark on their route.
+
+Either way it holds until a person resumes it: freezes and requests are gone, and a rebuilt one knows less than before.
+"""
+
+from bot.rollout.baking import fresh_bake
+from bot.rollout.draft import BOT, Draft
+from bot.rollout.effects import Decision, MessageKind
+from bot.rollout.gate import GateSpec
+from bot.rollout.holds import add_hold, ask_about
+from bot.rollout.model import HoldReason, Phase, Rollout, Rules, Target
+from bot.rollout.plan import Plan
+from bot.rollout.plan import text as plan_text
+from bot.rollout.route import Mark
+
+REVISIONS_APART = 1000
+"""The record was ahead of the mark by the changes that only people saw: buttons drawn for those stay out of date."""
+
+
+def rebuilt(
+    *, mark: Mark, target: Target, plan: Plan, gates: tuple[GateSpec, ...], rules: Rules, now: float
+) -> Rollout:
+    """The rollout of a mark that no record knows: its weight, the last step of `plan` that is not above it, and no
+    evidence. `target` is the resolved one; plan, gates and rules are the catalog's of now."""
+    step = sum(1 for one in plan.steps if one.weight_percent <= mark.weight_percent) - 1
+    return Rollout(
+        id=mark.rollout, revision=mark.revision + REVISIONS_APART, target=target, plan=plan, gates=gates, rules=rules,
+        phase=Phase.HOLDING, created_at=now, started_by=BOT, scheduled_at=now, step=step,
+        weight_percent=mark.weight_percent, marked=mark.revision, bake=fresh_bake(now), fresh_after=now, started_at=now,
+        touched=True,
+    )  # fmt: skip
+
+
+def held_rebuilt(rollout: Rollout, now: float) -> Decision:
+    """Hold a rollout that has just been rebuilt, and ask."""
+    draft = Draft(rollout, now)
+    detail = "its record was lost, and it was rebuilt from the mark on its route"
+    draft.record("recovered", f"{rollout.weight_percent}%: {detail}", BOT)
+    add_hold(draft, HoldReason.RECOVERED, detail, BOT)
+    draft.say(MessageKind.CARD, urgent=True)
+    draft.set(card_at=now)
+    ask_about(
+        draft,
+        f"{_at(rollout)}: {detail}. Plan and gates are the catalog's of now ({plan_text(rollout.plan)}), and who "
+        "started it is not known. Freezes and approvals given before are gone. Gates judge afresh and can roll back. "
+        f"Resume to go on from {rollout.weight_percent}%, or roll back?",
+    )
+    return draft.decision()
+
+
+def held_in_memory(rollout: Rollout, now: float) -> Decision:
+    """Hold a rollout that outlived the store's data in this process, and ask; on the way back nothing is held."""
+    draft = Draft(rollout, now)
+    if not rollout.phase.final and rollout.phase is not Phase.ROLLING_BACK:
+        detail = "Redis lost its data while this ran, and it was kept in memory"
+        if add_hold(draft, HoldReason.RECOVERED, detail, BOT):
+            ask_about(
+                draft,
+                f"{_at(rollout)}: {detail}. Freezes that stood before are gone, and so is what people asked in that "
+                "moment. Gates go on. Resume to go on, or roll back?",
+            )
+    return draft.decision()
+
+
+def _at(rollout: Rollout) -> str:
+    return f"{rollout.target.service} {rollout.target.canary.label} is held at {rollout.weight_percent}%"
