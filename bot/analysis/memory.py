@@ -215,7 +215,9 @@ class Memory:
         return self._sizes is not None
 
     def size(self, rollout: Rollout, answers: Answers) -> None:
-        """Read the answers to `sizing`; what could not be answered is asked again at the next look."""
+        """Read the answers to `sizing`, if they are there. Of a metric of many series nothing single is kept."""
+        if self.sized:
+            return
         values: list[float | None] = []
         for query in sizing(rollout):
             answer = answers.get(query)
@@ -225,6 +227,7 @@ class Memory:
         requests, buckets, scrapes = values
         self._sizes = {REQUESTS: requests or 0.0, BUCKETS: buckets or 0.0}
         self._interval_s = SCRAPES_S / scrapes if scrapes else self._interval_s
+        self._kept = {metric: kept for metric, kept in self._kept.items() if not self._many(metric)}
 
     def instead(self, asked: Sequence[Query], rollout: Rollout, now: float) -> tuple[Query, ...]:
         """The questions of a look with the wide ones narrowed to what is not known yet."""

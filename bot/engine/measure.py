@@ -47,8 +47,10 @@ class Measure:
     async def look(self, rollout: Rollout) -> Looked | RouteGone:
         """Ask every gate of a rollout now."""
         now = self._world.clock.now()
-        memory = await self._memory(rollout)
+        memory = self._memories.setdefault(rollout.id, Memory())
         asked = questions(rollout, now, memory)
+        if asked and not memory.sized:
+            asked = (*asked, *sizing(rollout))
         answers, canary, stable, route, freezes = await self._asked(rollout, asked)
         if isinstance(route, RouteGone):
             return route
@@ -64,6 +66,7 @@ class Measure:
             nodes=self._nodes(),
             memory=memory,
         )
+        memory.size(rollout, answers)
         return Looked(assessment, freezes, route)
 
     async def _asked(
@@ -116,13 +119,6 @@ class Measure:
         """Another process decides now."""
         self._pinned.clear()
         self._memories.clear()
-
-    async def _memory(self, rollout: Rollout) -> Memory:
-        """What is remembered of this rollout's counters; before the first look, how many there are."""
-        memory = self._memories.setdefault(rollout.id, Memory())
-        if not memory.sized and questions(rollout, self._world.clock.now()):
-            memory.size(rollout, await self._world.metrics.ask(sizing(rollout)))
-        return memory
 
     async def route(self, rollout: Rollout) -> RouteState | RouteGone | None:
         """The route as it is, None when it cannot be read now."""

@@ -166,6 +166,18 @@ def test_a_service_of_very_many_series_is_asked_for_sums_only() -> None:
     )
 
 
+def test_what_the_first_look_read_is_not_counted_twice() -> None:
+    """The first look reads samples and the number of series; from then on it is sums, since the weight was set."""
+    scene, memory = Scene(ERRORS, weight=50), Memory()
+    begin = scene.clock.now()
+    remembered(scene, memory, begin + 30, pod("a", "200", *((begin + t, 1000.0 + t) for t in (-15, 0, 15, 30))))
+    counts = [Answer((Series({}, ((0.0, value),)),)) for value in (MANY + 1, 20.0, 8.0)]
+    memory.size(scene.rollout, dict(zip(sizing(scene.rollout), counts, strict=True)))
+    asked = [query for query in questions(scene.rollout, begin + 48, memory) if query.promql.startswith("sum by")]
+    assert [query.at for query in asked] == [begin + 45]
+    assert "offset 45s" in asked[0].promql
+
+
 def test_a_new_holder_of_a_service_of_very_many_series_goes_on_where_the_evidence_ends() -> None:
     """The increments since the weight was set, in two pieces that meet where the record's evidence does."""
     scene = Scene(ERRORS, weight=50)
