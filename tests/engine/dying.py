@@ -22,7 +22,7 @@ COUNTED = {
     "chat": ("post", "update", "whisper"),
 }
 SILENT = frozenset({"inbox.take", "outbox.take", "mesh.read"})
-"""Calls that change nothing: a cut before one of them is the cut after the call that went before."""
+"""Calls that change nothing: a cut after one of them is the cut after the call that went before."""
 
 
 class Knife:
@@ -50,7 +50,11 @@ class Knife:
 
 
 class Severed:
-    """A port as a dying process sees it."""
+    """A port as a dying process sees it.
+
+    It may die after each call that changes something. Dying before one leaves the world as dying after the last did,
+    for what was in memory is gone either way.
+    """
 
     def __init__(self, name: str, port: Any, knife: Knife) -> None:
         self._name, self._port, self._knife = name, port, knife
@@ -63,10 +67,7 @@ class Severed:
         counted = call in COUNTED.get(self._name, ()) and where not in SILENT
 
         async def cut(*args: Any, **named: Any) -> Any:
-            if counted:
-                await self._knife.point(f"before {where}")
-            else:
-                await self._knife.alive()
+            await self._knife.alive()
             answer = await found(*args, **named)
             if counted:
                 await self._knife.point(f"after {where}")
@@ -151,7 +152,7 @@ def engine_under(made: Stage, knife: Knife, owner: str) -> Engine:
     return engine
 
 
-async def story(cut_at: int, *, bad: bool = False, steps: str = "10%:2s, 50%:2s:approve, 100%:2s") -> Run:
+async def story(cut_at: int, *, bad: bool = False, steps: str = "10%:1s, 50%:1s:approve, 100%:1s") -> Run:
     """Play a whole rollout, cut the process off at its `cut_at`-th point, and let another one finish it."""
     made = Stage()
     await made.add_service()
@@ -194,7 +195,8 @@ async def story(cut_at: int, *, bad: bool = False, steps: str = "10%:2s, 50%:2s:
         engine = engine_under(made, Knife(0), "bot-2")
         await engine.start()
         await act(120, ended)
-        await made.play(8)
+        await made.play(8, until=lambda: not made.store.outbox.waiting)
+        await made.play(1)
     else:
         cut, points = "", knife.points
     await engine.stop()

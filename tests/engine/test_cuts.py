@@ -7,7 +7,7 @@ from bot.rollout.effects import MessageKind
 from bot.rollout.model import Phase
 from tests.engine.dying import Run, raised, story
 
-BAKE_S = 2.0
+BAKE_S = 1.0
 
 
 def repeated(run: Run) -> list[str]:

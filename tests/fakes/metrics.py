@@ -125,6 +125,8 @@ class FakeMetrics:
 
     def weight(self, host: str, canary_percent: float) -> None:
         """From now on the route sends this share to the canary."""
+        if self._services[host].canary_percent == canary_percent:
+            return
         self._services[host].canary_percent = canary_percent
         self._flow(self._services[host])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bot.errors import Conflict, LeaseLost, NotFound, RouteTaken, Transient, Unreadable
 from bot.ports.clock import Clock
-from bot.ports.store import Active, Lease, Letter, Posted
+from bot.ports.store import LEASE_FREED, Active, Lease, Letter, Posted
 from bot.rollout.effects import Audit, Message, MessageKind
 from bot.rollout.events import Request
 from bot.rollout.model import Freeze, Rollout
@@ -308,6 +308,7 @@ class FakeLeases:
         await self._store.reach("release")
         if self.owner == owner and self.token == lease.token:
             self.owner = ""
+            self._store.inbox._ring(LEASE_FREED)
         self._store.replied("release")
 
     async def holder(self) -> str:
@@ -324,6 +325,11 @@ class FakeOutbox:
         self._posted: dict[str, Posted] = {}
         self._buckets: dict[str, _Bucket] = {}
         self._ids = itertools.count(1)
+
+    @property
+    def waiting(self) -> int:
+        """Letters that are still in it."""
+        return sum(len(letters) for letters in self._letters.values())
 
     def queue(self, rollout_id: str, messages: Sequence[Message]) -> None:
         """What a save does with its messages."""
@@ -387,7 +393,7 @@ class FakeOutbox:
 
     async def depth(self) -> int:
         await self._store.reach("depth")
-        return sum(len(letters) for letters in self._letters.values())
+        return self.waiting
 
 
 class FakeFreezes:
