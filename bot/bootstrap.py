@@ -153,7 +153,7 @@ async def connect(settings: Settings) -> Parts:
 def prometheus(settings: Settings) -> Prometheus:
     """The metrics as the settings say."""
     return Prometheus(
-        settings.prometheus_url,
+        settings.prometheus_url.get_secret_value(),
         token=_secret(settings.prometheus_token),
         username=settings.prometheus_username or "",
         password=_secret(settings.prometheus_password),

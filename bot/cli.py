@@ -36,7 +36,7 @@ def run() -> None:
     from bot.errors import CanaryError
 
     settings = _settings()
-    log.configure(settings.log_level)
+    log.configure(settings.log_level, settings.secrets)
     try:
         raise typer.Exit(asyncio.run(service.run(settings)))
     except CanaryError as error:
@@ -55,8 +55,8 @@ def check(
 
     from bot.adapters import log
 
-    log.configure("error")
     settings = _settings() if catalog is None else None
+    log.configure("error", settings.secrets if settings else ())
     from bot import checkup
 
     lines = (checkup.catalog(catalog),) if settings is None else asyncio.run(checkup.checked(settings))
@@ -123,8 +123,8 @@ def simulate(
     from bot.adapters import charts, log
     from bot.errors import CanaryError, UserError
 
-    log.configure("error")
     settings = _settings()
+    log.configure("error", settings.secrets)
     from bot import bootstrap
     from bot.rollout.duration import parse_duration
     from bot.usecases.backtest import BacktestAsk

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -35,9 +36,28 @@ def _address(*schemes: str) -> Any:
         scheme, found, rest = text.partition("://")
         if not found or scheme.lower() not in schemes or not rest.strip("/") or text != text.strip():
             raise ValueError(f"expected an address that begins with {expected}")
+        if not _can_be_taken_apart(text):
+            raise ValueError(
+                "expected host and port that can be read; in a password, `/` is written as %2F, `#` as %23, `?` as %3F"
+            )
         return value
 
     return AfterValidator(check)
+
+
+def _can_be_taken_apart(address: str) -> bool:
+    """False for an address whose password was not quoted, so that a part of it passes for host, port or path.
+
+    Said here, where no value is shown: libraries that take it apart later put the wrong part into their errors.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme.lower() == "unix":
+        return True
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0 and ("@" not in rest or "@" in parts.netloc)
+    except ValueError:
+        return False
 
 
 def _token(beginning: str, what: str) -> Any:
@@ -123,7 +143,7 @@ class Settings(BaseSettings):
     redis_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
         "canary-bot", validation_alias=PREFIX + "REDIS_PREFIX", description="What every key in Redis begins with."
     )
-    prometheus_url: Annotated[str, _address("http", "https")] = Field(
+    prometheus_url: Annotated[SecretStr, _address("http", "https")] = Field(
         validation_alias=PREFIX + "PROMETHEUS_URL",
         description="Prometheus or what speaks its API; a path prefix is kept.",
     )
@@ -176,6 +196,15 @@ class Settings(BaseSettings):
         validation_alias=PREFIX + "ALERT_WEBHOOK_URL",
         description="Webhook in Alertmanager's format, for what cannot wait. Without one such alerts are only logged.",
     )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret among the settings, of an address its password too; to be hidden wherever they turn up."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        values += self.prometheus_headers.values()
+        texts = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        passwords = [urlsplit(text).password or "" for text in texts if "@" in text]
+        return tuple({text for text in (*texts, *passwords, *map(unquote, passwords)) if text})
 
     @classmethod
     def variable(cls, field: str) -> str:

@@ -17,6 +17,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import ConfigException
 
+from bot.adapters.hiding import hide
 from bot.errors import CanaryError, Conflict, NotFound, Permanent, Transient
 
 Manifest = dict[str, Any]
@@ -289,7 +290,7 @@ class Kube:
             raise _failure(response.status, data, response.headers, path)
         try:
             document = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Transient(f"the answer to {method} {path} is not JSON") from error
         if not isinstance(document, dict):
             raise Transient(f"the answer to {method} {path} is not an object")
@@ -316,14 +317,14 @@ class Kube:
 
 
 def _failure(status: int, data: bytes, headers: Mapping[str, str], path: str) -> CanaryError:
-    """The error for an answer that is not a success; bodies are cut, and tokens are never in them."""
+    """The error for an answer that is not a success; bodies are cut, and tokens taken out of them."""
     text = data.decode(errors="replace")
     try:
         document = json.loads(text)
         message = str(document.get("message") or "") if isinstance(document, dict) else ""
-    except ValueError:
+    except (ValueError, RecursionError):
         message = ""
-    said = f"{message or text.strip() or f'status {status}'}"[:_TEXT_CHARS]
+    said = hide(message or text.strip() or f"status {status}")[:_TEXT_CHARS]
     match status:
         case 401:
             return Forbidden(f"the API server does not know our token: {said}")
@@ -384,4 +385,4 @@ def _compared(
 
 
 def _said(error: BaseException) -> str:
-    return (str(error) or type(error).__name__)[:_TEXT_CHARS]
+    return hide(str(error) or type(error).__name__)[:_TEXT_CHARS]

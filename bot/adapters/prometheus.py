@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import requests
 from prometheus_api_client import PrometheusConnect
@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as UrllibTimeout
 from urllib3.util.retry import Retry
 
+from bot.adapters.hiding import forms, hide
 from bot.analysis.samples import Answer, Query, Series
 from bot.errors import CannotMeasure
 
@@ -63,8 +64,7 @@ class Prometheus:
         self._verify: bool | str = ca_file or verify
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
-        secrets = {token, password, quote(password, safe=""), *(headers or {}).values()}
-        self._secrets = tuple(sorted((secret for secret in secrets if len(secret) > 3), key=len, reverse=True))
+        self._secrets = (*forms(token), *forms(password, username), *(headers or {}).values())
         self._pool = ThreadPoolExecutor(POOL, thread_name_prefix="prometheus")
         self._local = threading.local()
         self._sessions: list[_Session] = []
@@ -126,7 +126,7 @@ class Prometheus:
             return self._hidden(f"Prometheus cannot be reached: {_root(error)}")
         except (requests.exceptions.RequestException, HTTPError, PrometheusApiClientException, OSError) as error:
             return self._hidden(f"asking Prometheus fails: {_root(error)}")
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             return self._hidden(f"Prometheus' answer is not as expected: {type(error).__name__} {error}")
 
     def _query(self, session: "_Session", query: Query) -> Answer:
@@ -153,9 +153,7 @@ class Prometheus:
         return session
 
     def _hidden(self, text: str) -> CannotMeasure:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return CannotMeasure(_cut(text))
+        return CannotMeasure(_cut(hide(text, self._secrets)))
 
 
 class _Session(requests.Session):
@@ -226,7 +224,7 @@ class _Session(requests.Session):
     def _checked(response: requests.Response, body: bytes) -> dict[str, Any]:
         try:
             payload = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             payload = None
         if response.status_code != 200:
             told = payload.get("error") if isinstance(payload, dict) else None
@@ -281,7 +279,8 @@ def _root(error: BaseException) -> str:
 
 
 def _words(body: bytes) -> str:
-    return _cut(" ".join(body[: 4 * CUT].decode("utf-8", "replace").split()))
+    """The beginning of a body, cut further when secrets have been taken out of it: half a token is none to look for."""
+    return " ".join(body[: 40 * CUT].decode("utf-8", "replace").split())
 
 
 def _cut(text: str) -> str:

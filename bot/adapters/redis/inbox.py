@@ -80,7 +80,7 @@ class RedisInbox:
         ring: PubSub = client.pubsub()
         channel = self._link.base + "rings"
         try:
-            with said_in_our_words("SUBSCRIBE"):
+            with said_in_our_words("SUBSCRIBE", self._link.secrets):
                 await ring.subscribe(channel)
                 asked = True
                 while True:

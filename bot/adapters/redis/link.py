@@ -5,7 +5,7 @@ touches lies in one slot.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
@@ -25,6 +25,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from bot.adapters.hiding import credentials, hide
 from bot.errors import Permanent, Transient
 
 CALL_TIMEOUT_S = 1.0
@@ -57,7 +58,6 @@ _SCRIPTS = (
 _AWAY = (RedisConnectionError, RedisTimeoutError, InvalidResponse, TimeoutError, OSError)
 _PASSING = (OutOfMemoryError, ReadOnlyError, ClusterDownError, TryAgainError)
 _PASSING_CODES = re.compile(r"\b(OOM|LOADING|READONLY|BUSY|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN)\b")
-_CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 
 class Link:
@@ -70,6 +70,7 @@ class Link:
     def __init__(self, url: str, prefix: str, shard: int) -> None:
         self.base = f"{prefix}:{{{shard}}}:"
         self._url = url
+        self.secrets = credentials(url)
         self._pool = BlockingConnectionPool.from_url(
             url,
             socket_timeout=CALL_TIMEOUT_S,
@@ -89,17 +90,17 @@ class Link:
             Transient: the store is away, loading, read-only, full, or busy.
             Permanent: it refuses for good.
         """
-        with said_in_our_words(script):
+        with said_in_our_words(script, self.secrets):
             return await self._scripts[script](keys=[self.base], args=[self.base, *args])
 
     async def command(self, name: str, key: str, *args: str | int | float) -> Any:
         """Send one command about the key `<base><key>`. Errors as `run`."""
-        with said_in_our_words(name):
+        with said_in_our_words(name, self.secrets):
             return await self._redis.execute_command(name, self.base + key, *args)  # type: ignore[no-untyped-call]
 
     async def info(self, section: str) -> dict[str, Any]:
         """One section of INFO. Errors as `run`."""
-        with said_in_our_words("INFO"):
+        with said_in_our_words("INFO", self.secrets):
             answer: dict[str, Any] = await self._redis.execute_command("INFO", section)  # type: ignore[no-untyped-call]
             return answer
 
@@ -119,22 +120,27 @@ class Link:
 
 
 @contextmanager
-def said_in_our_words(call: str) -> Iterator[None]:
-    """Translate redis-py's errors: Transient for what may pass, Permanent for the rest; credentials are taken out."""
+def said_in_our_words(call: str, secrets: Sequence[str]) -> Iterator[None]:
+    """Translate redis-py's errors: Transient for what may pass, Permanent for the rest; `secrets` are taken out.
+
+    Old servers, and proxies without ACLs, refuse a log-in by repeating it, password and all.
+    """
     try:
         yield
     except _AWAY as error:
-        raise Transient(f"Redis is away ({call}): {_short(error)}") from error
+        raise Transient(f"Redis is away ({call}): {_short(error, secrets)}") from error
     except NoPermissionError as error:
-        raise Permanent(f"Redis forbids {call}: {_short(error)}") from error
+        raise Permanent(f"Redis forbids {call}: {_short(error, secrets)}") from error
+    except UnicodeEncodeError as error:
+        raise Permanent(f"Redis cannot be told ({call}): {error.reason}") from error
     except RedisError as error:
         if isinstance(error, _PASSING) or _PASSING_CODES.search(str(error)):
-            raise Transient(f"Redis cannot do {call} now: {_short(error)}") from error
-        raise Permanent(f"Redis refuses {call}: {_short(error)}") from error
+            raise Transient(f"Redis cannot do {call} now: {_short(error, secrets)}") from error
+        raise Permanent(f"Redis refuses {call}: {_short(error, secrets)}") from error
 
 
-def _short(error: BaseException) -> str:
-    return _CREDENTIALS.sub("//***@", str(error) or type(error).__name__)[:200]
+def _short(error: BaseException, secrets: Sequence[str]) -> str:
+    return hide(str(error) or type(error).__name__, secrets)[:200]
 
 
 def _source(name: str) -> str:

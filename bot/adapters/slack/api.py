@@ -3,18 +3,21 @@
 The SDK's default client sends a message again when the reply was lost, so its retry handlers are replaced.
 """
 
-import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.http_retry.builtin_async_handlers import AsyncConnectionErrorRetryHandler
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bot.adapters.hiding import hide
 from bot.errors import CanaryError, NotFound, Permanent, Transient
 
 TIMEOUT_S = 10
 RATE_LIMIT_S = 30.0
+_UNANSWERED = (SlackClientError, aiohttp.ClientError, TimeoutError, ValueError, AttributeError, RecursionError)
+"""What the SDK raises when there is no answer, or one that is no JSON object: a log-in page, a proxy's error."""
 _GONE = frozenset(
     {"message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found", "user_not_found"}
 )
@@ -27,7 +30,7 @@ class SlackRefused(Permanent):
     """Slack refused a call; `code` is its word (https://docs.slack.dev/reference/methods)."""
 
     def __init__(self, method: str, code: str, detail: str = "") -> None:
-        super().__init__(f"Slack refused {method}: {code}{f' ({detail})' if detail else ''}")
+        super().__init__(hide(f"Slack refused {method}: {code}{f' ({detail})' if detail else ''}"))
         self.code = code
 
 
@@ -74,7 +77,7 @@ class SlackApi:
             answer = await self.client.apps_connections_open(app_token=app_token)
         except SlackApiError as error:
             raise _translated("apps.connections.open", error) from error
-        except (SlackClientError, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
+        except _UNANSWERED as error:
             raise Transient(f"Slack does not answer apps.connections.open: {type(error).__name__}") from error
         return str(answer["url"])
 
@@ -86,7 +89,7 @@ class SlackApi:
             return await self.client.api_call(method, **how)
         except SlackApiError as error:
             raise _translated(method, error) from error
-        except (SlackClientError, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
+        except _UNANSWERED as error:
             raise Transient(f"Slack does not answer {method}: {type(error).__name__}") from error
 
     async def post_to(self, url: str, body: dict[str, Any]) -> None:
@@ -99,7 +102,7 @@ class SlackApi:
                 if answer.status >= 500:
                     raise Transient(f"Slack does not answer response_url: {answer.status}")
                 if answer.status != 200 or '"ok":false' in text.replace(" ", ""):
-                    raise SlackRefused("response_url", f"{answer.status}", text)
+                    raise SlackRefused("response_url", f"{answer.status}", hide(text, (url, urlsplit(url).path)))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Transient(f"Slack does not answer response_url: {type(error).__name__}") from error
 
@@ -107,7 +110,7 @@ class SlackApi:
 def _translated(method: str, error: SlackApiError) -> CanaryError:
     response = error.response
     data = response.data if isinstance(response.data, dict) else {}
-    code = str(data.get("error") or response.status_code)
+    code = hide(str(data.get("error") or response.status_code))[:100]
     if response.status_code == 429 or code in ("ratelimited", "rate_limited"):
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Transient(f"Slack limits {method}", _seconds(headers.get("retry-after")))
