@@ -52,13 +52,13 @@ class ServiceEntry:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The whole file. `fallback` is the entry of a service that has none; `allowed_namespaces` () means all that the
-    settings allow."""
+    """The whole file. `fallback` is the entry of a service that has none, which may be steered in `namespaces` only;
+    () means all that the settings allow."""
 
     services: Mapping[str, ServiceEntry]
     plans: Mapping[str, Plan]
     nodes: NodeLimits
-    allowed_namespaces: tuple[str, ...]
+    namespaces: tuple[str, ...]
     fallback: ServiceEntry
 
     def entry(self, service: str, namespace: str = "") -> ServiceEntry:
@@ -67,6 +67,10 @@ class Catalog:
         if found is None or (found.namespace and namespace not in ("", found.namespace)):
             return replace(self.fallback, name=service, namespace=namespace or self.fallback.namespace)
         return replace(found, namespace=found.namespace or namespace)
+
+    def covers(self, namespace: str) -> bool:
+        """Whether a service without an entry may be steered in this namespace."""
+        return not self.namespaces or namespace in self.namespaces
 
     def owner(self, target: Target) -> ServiceEntry | None:
         """The service whose route this is: by the object it names, else by its own name as object or host."""

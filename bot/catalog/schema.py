@@ -9,7 +9,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from bot.errors import UserError
 from bot.rollout.duration import parse_duration
 
-MESHES = ("istio", "gateway-api", "smi")
 GATE_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 SERVICE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")

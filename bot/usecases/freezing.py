@@ -21,7 +21,7 @@ async def freeze(desk: Desk, scope: str, for_s: float | None, reason: str, who: 
     person = await require(desk, "freeze", "" if scope == ALL else scope, who)
     await _known(desk, scope)
     now = desk.clock.now()
-    actor = Who(who.user_id, who.channel, who.thread, who.response_url, who.via, person.name).actor
+    actor = who.called(person.name).actor
     frozen = Freeze(desk.new_id(), scope, reason.strip(), actor, now, None if for_s is None else now + for_s)
     await desk.freezes.add(frozen)
     lasts = f"for {spoken(for_s)}" if for_s is not None else "until it is lifted"

@@ -7,12 +7,12 @@ from bot.analysis.assessment import assess, questions
 from bot.analysis.facts import PodFacts
 from bot.analysis.nodes import NodeHealth, judge_node_history, node_history_questions
 from bot.errors import Permanent, Transient, UserError
-from bot.ports.mesh import Wanted
 from bot.rollout.gate import Assessment
 from bot.rollout.model import Actor, Bake, Phase, Rollout, Side, Source, Target
 from bot.rollout.plan import Plan
 from bot.rollout.start import scheduled
 from bot.usecases.desk import Desk
+from bot.usecases.entries import wanted_of
 from bot.usecases.requests import resolve
 from bot.usecases.routers import router
 
@@ -45,7 +45,6 @@ class ServiceView:
     namespace: str
     subsets: tuple[str, ...]
     active: str = ""
-    in_catalog: bool = False
 
 
 async def status(desk: Desk, what: str = "") -> tuple[Rollout, ...]:
@@ -102,17 +101,9 @@ async def gates(desk: Desk, service: str, namespace: str = "") -> GatesLook:
 async def _imagined(desk: Desk, service: str, namespace: str, now: float) -> Rollout:
     """A rollout ten minutes into its first step, for services that have none."""
     entry = desk.catalog().entry(service, namespace)
-    wanted = Wanted(
-        service=service,
-        namespace=namespace or entry.namespace,
-        mesh=entry.mesh,
-        name=entry.route_name,
-        route=entry.route,
-        protocol=entry.protocol,
-        subsets=entry.subsets,
-        adopt=True,
+    survey = await router(desk, entry.mesh).survey(
+        wanted_of(entry, namespace, adopt=True), entry.plan.steps[0].weight_percent
     )
-    survey = await router(desk, entry.mesh).survey(wanted, entry.plan.steps[0].weight_percent)
     if survey.target is None:
         raise UserError(
             f"The gates of `{service}` cannot be asked.",
@@ -166,23 +157,25 @@ def plans(desk: Desk) -> Mapping[str, Plan]:
 
 
 async def services(desk: Desk) -> tuple[ServiceView, ...]:
-    """Services of the catalog and every other route that could be steered."""
+    """Services of the catalog and every other route that may be steered."""
     catalog = desk.catalog()
     active = {rollout.target.service: rollout.id for rollout in await status(desk)}
     views = {
-        name: ServiceView(name, entry.namespace, entry.subsets, active.get(name, ""), in_catalog=True)
+        name: ServiceView(name, entry.namespace, entry.subsets, active.get(name, ""))
         for name, entry in catalog.services.items()
     }
     for mesh in desk.meshes.values():
         for listed in await mesh.listed(desk.namespaces):
             known = views.get(listed.service)
+            if known is None and not catalog.covers(listed.namespace):
+                continue
             if known is None:
                 views[listed.service] = ServiceView(
                     listed.service, listed.namespace, listed.subsets, active.get(listed.service, "")
                 )
             elif not known.subsets:
                 views[listed.service] = ServiceView(
-                    known.service, known.namespace or listed.namespace, listed.subsets, known.active, in_catalog=True
+                    known.service, known.namespace or listed.namespace, listed.subsets, known.active
                 )
     return tuple(sorted(views.values(), key=lambda view: view.service))
 

@@ -53,13 +53,12 @@ async def put(
     """Ask the holder for `verb`; `revision` and `step` are those of the button that was clicked."""
     rollout = await resolve(desk, rollout_id)
     person = await require(desk, verb, rollout.target.service, who, rollout.target.namespace)
-    named = Who(who.user_id, who.channel, who.thread, who.response_url, who.via, person.name)
     await desk.inbox.put(
         Request(
             id=desk.new_id(),
             rollout=rollout.id,
             verb=verb,
-            by=named.actor,
+            by=who.called(person.name).actor,
             at=desk.clock.now(),
             reason=reason,
             option=option,

@@ -7,13 +7,14 @@ from bot.analysis.expectation import Expectation, baseline_question, expect
 from bot.analysis.requests import separable
 from bot.catalog import ServiceEntry
 from bot.errors import RouteTaken, UserError
-from bot.ports.mesh import Finding, Severity, Survey, Wanted
+from bot.ports.mesh import Finding, Severity, Survey
 from bot.rollout.gate import GateSpec
 from bot.rollout.model import Bake, Freeze, Rollout, Target
-from bot.rollout.plan import Plan, parse_steps
+from bot.rollout.plan import Plan
 from bot.rollout.start import opening, scheduled
 from bot.rollout.wake import wake_at
 from bot.usecases.desk import Desk
+from bot.usecases.entries import plan_of, wanted_of
 from bot.usecases.permission import require
 from bot.usecases.routers import router
 from bot.usecases.who import Who
@@ -62,23 +63,23 @@ async def start(desk: Desk, ask: StartAsk, who: Who) -> Started:
     catalog = desk.catalog()
     entry = catalog.entry(ask.service, ask.namespace)
     person = await require(desk, "start", ask.service, who, ask.namespace)
-    plan = _plan(desk, ask, entry)
+    plan = plan_of(catalog, entry, ask.plan, ask.steps)
     mesh = router(desk, entry.mesh)
-    survey = await mesh.survey(_wanted(ask, entry), plan.steps[0].weight_percent)
+    wanted = wanted_of(entry, ask.namespace, canary=ask.subset, adopt=ask.adopt)
+    survey = await mesh.survey(wanted, plan.steps[0].weight_percent)
     findings = (*survey.findings, *await _frozen(desk, ask), *await _active(desk, survey.target))
     if survey.target is None:
         raise UserError(_refusal(ask.service, findings))
     _same_entry(desk, entry, survey.target)
     gates = _gates(entry.gates_for(survey.target.route.protocol), ask.gates)
     now = desk.clock.now()
-    named = replace(who, name=person.name)
     rollout = scheduled(
         id=f"{ask.service}-{desk.new_id()[:4]}",
         target=survey.target,
         plan=plan,
         gates=gates,
         rules=entry.rules,
-        by=named.actor,
+        by=who.called(person.name).actor,
         now=now,
         at=ask.at,
         start_weight=survey.start_weight,
@@ -105,30 +106,23 @@ async def start(desk: Desk, ask: StartAsk, who: Who) -> Started:
 
 
 def _same_entry(desk: Desk, entry: ServiceEntry, target: Target) -> None:
-    """UserError when the route belongs to another service of the catalog: its roles, gates and freezes count."""
+    """UserError for a route without entry here that belongs to another service of the catalog, whose roles, gates and
+    freezes count, or that lies outside the catalog's namespaces."""
     if entry.listed:
         return
-    owner = desk.catalog().owner(target)
+    catalog = desk.catalog()
+    owner = catalog.owner(target)
     if owner is not None and owner.name != entry.name:
         raise UserError(
             f"The route of `{entry.name}` is that of `{owner.name}` in the catalog. Nothing was started.",
             f"Start it by that name: `/canary start {owner.name}`.",
         )
-
-
-def _plan(desk: Desk, ask: StartAsk, entry: ServiceEntry) -> Plan:
-    if ask.steps:
-        return parse_steps(ask.steps)
-    if not ask.plan:
-        return entry.plan
-    plans = desk.catalog().plans
-    if ask.plan not in plans:
-        known = ", ".join(f"`{name}`" for name in sorted(plans)) or "none in the catalog"
+    if not catalog.covers(target.route.namespace):
         raise UserError(
-            f"There is no plan called `{ask.plan}`. Nothing was started.",
-            f"Plans: {known}. Or give the steps: `steps 5%:10m,50%:10m,100%:10m`.",
+            f"`{entry.name}` has no entry in the catalog, and the catalog does not list the namespace of its route, "
+            f"`{target.route.namespace}`. Nothing was started.",
+            "Add the service to the catalog, or the namespace to its `namespaces`.",
         )
-    return plans[ask.plan]
 
 
 def _gates(given: tuple[GateSpec, ...], said: tuple[GateSpec, ...]) -> tuple[GateSpec, ...]:
@@ -145,20 +139,6 @@ def _gates(given: tuple[GateSpec, ...], said: tuple[GateSpec, ...]) -> tuple[Gat
             replace(former, limit=gate.limit, relation=gate.relation, unit=gate.unit) if former else gate
         )
     return tuple(by_name.values())
-
-
-def _wanted(ask: StartAsk, entry: ServiceEntry) -> Wanted:
-    return Wanted(
-        service=ask.service,
-        namespace=ask.namespace or entry.namespace,
-        mesh=entry.mesh,
-        name=entry.route_name,
-        route=entry.route,
-        protocol=entry.protocol,
-        canary=ask.subset,
-        subsets=entry.subsets,
-        adopt=ask.adopt,
-    )
 
 
 async def _frozen(desk: Desk, ask: StartAsk) -> tuple[Finding, ...]:

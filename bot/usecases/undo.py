@@ -33,8 +33,7 @@ async def undo(desk: Desk, service: str, who: Who) -> Rollout:
             f"Scale {', '.join(f'`{name}`' for name in stable.workloads) or stable.label} up first, then undo again.",
         )
     now = desk.clock.now()
-    named = Who(who.user_id, who.channel, who.thread, who.response_url, who.via, person.name)
-    back = start.undo(newest, f"{service}-{desk.new_id()[:4]}", named.actor, now)
+    back = start.undo(newest, f"{service}-{desk.new_id()[:4]}", who.called(person.name).actor, now)
     first = start.opening(back, now)
     try:
         await desk.rollouts.create(first.rollout, wake_at(first.rollout, now) or now, first.messages, first.audit)

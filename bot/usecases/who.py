@@ -1,6 +1,6 @@
 """Who asks, and where the answer goes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.rollout.events import Reply
 from bot.rollout.model import Actor, Source
@@ -17,6 +17,10 @@ class Who:
     response_url: str = ""
     via: str = "slash"
     name: str = ""
+
+    def called(self, name: str) -> "Who":
+        """The same person with the name that the directory knows."""
+        return replace(self, name=name)
 
     @property
     def actor(self) -> Actor:

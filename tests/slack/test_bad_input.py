@@ -15,7 +15,9 @@ import aiohttp
 import pytest
 from slack_bolt.request.async_request import AsyncBoltRequest
 
+from bot.catalog import load
 from bot.rollout.model import Phase
+from tests.engine.stage import CATALOG
 from tests.fixtures.slack import SlackServer
 from tests.slack.office import Office, office
 
@@ -52,6 +54,21 @@ async def test_a_malformed_command_is_answered_in_private(slack_server: SlackSer
         assert answer.startswith(said.replace("<", "&lt;")), answer
         assert untouched(made)
         assert [message for message in await slack_server.messages() if not message["ephemeral_to"]] == []
+
+
+async def test_a_route_outside_the_catalogs_namespaces_is_not_steered(slack_server: SlackServer) -> None:
+    """`namespaces` in the catalog says where services without an entry may be: elsewhere none starts or is listed."""
+    async with office(slack_server, engine=False) as made:
+        await made.stage.add_service("stray")
+        made.stage.catalog = load(CATALOG + "namespaces: [web]")
+        answer = await made.command("start stray v2")
+        assert answer.startswith("`stray` has no entry in the catalog, and "), answer
+        assert untouched(made)
+        assert await made.command("services") == "1 service can be steered."
+        made.stage.catalog = load(CATALOG + "namespaces: [shop]")
+        assert await made.command("services") == "2 services can be steered."
+        assert "stray" in await made.command("start stray v2")
+        assert [one.target.service for one, _ in (await made.stage.desk.rollouts.active()).rollouts] == ["stray"]
 
 
 @pytest.mark.parametrize("user", ["U0GUEST", "U0STRANGER"])

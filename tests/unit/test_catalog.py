@@ -164,7 +164,10 @@ services:
 
     def test_namespaces(self) -> None:
         """Where services without entry may be."""
-        assert load("namespaces: [shop, web]").allowed_namespaces == ("shop", "web")
+        catalog = load("namespaces: [shop, web]")
+        assert catalog.covers("web")
+        assert not catalog.covers("kube-system")
+        assert load("").covers("kube-system")
 
     def test_yaml_of_today(self) -> None:
         """`off`, `no` and `1:30` are text, as in YAML 1.2: nothing becomes a boolean or a number behind one's back."""

@@ -1,20 +1,19 @@
 """Try a service's gates on its own past, before anybody trusts them with a release. Changes nothing."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bot.analysis.backtest import Backtest, begins, duration_s, imagined, look_spacing
 from bot.analysis.history import History
 from bot.catalog import ServiceEntry
 from bot.errors import UserError
-from bot.ports.mesh import Wanted
 from bot.rollout.duration import spoken
 from bot.rollout.model import Target
-from bot.rollout.plan import Plan, parse_steps
+from bot.rollout.plan import Plan
 from bot.usecases.backtest.judging import Judging
 from bot.usecases.backtest.reading import Reader
 from bot.usecases.backtest.wish import LONGEST_S, PRIVATELY, Allowance, BacktestAsk, Means, Progress, quiet
 from bot.usecases.desk import Desk
+from bot.usecases.entries import plan_of, wanted_of
 from bot.usecases.routers import router
 
 EVERY_S = 900.0
@@ -47,8 +46,9 @@ class _Backtest:
     async def made(self) -> Backtest:
         ask = self.ask
         allowance = Allowance.from_now(self.desk.clock, self.means.limit_s)
-        entry = self.desk.catalog().entry(ask.service, ask.namespace)
-        plan = _plan(self.desk, ask, entry)
+        catalog = self.desk.catalog()
+        entry = catalog.entry(ask.service, ask.namespace)
+        plan = plan_of(catalog, entry, ask.plan, ask.steps)
         self.progress("finding the route", 0.0)
         target = await _target(self.desk, ask, entry, plan)
         gates = entry.gates_for(target.route.protocol)
@@ -124,30 +124,10 @@ class _Backtest:
         return every_s, moments
 
 
-def _plan(desk: Desk, ask: BacktestAsk, entry: ServiceEntry) -> Plan:
-    if ask.steps:
-        return parse_steps(ask.steps)
-    if not ask.plan:
-        return entry.plan
-    plans: Mapping[str, Plan] = desk.catalog().plans
-    if ask.plan not in plans:
-        known = ", ".join(f"`{name}`" for name in sorted(plans)) or "none in the catalog"
-        raise UserError(f"There is no plan called `{ask.plan}`.", f"Plans: {known}. Or give the steps.")
-    return plans[ask.plan]
-
-
 async def _target(desk: Desk, ask: BacktestAsk, entry: ServiceEntry, plan: Plan) -> Target:
-    wanted = Wanted(
-        service=ask.service,
-        namespace=ask.namespace or entry.namespace,
-        mesh=entry.mesh,
-        name=entry.route_name,
-        route=entry.route,
-        protocol=entry.protocol,
-        subsets=entry.subsets,
-        adopt=True,
+    survey = await router(desk, entry.mesh).survey(
+        wanted_of(entry, ask.namespace, adopt=True), plan.steps[0].weight_percent
     )
-    survey = await router(desk, entry.mesh).survey(wanted, plan.steps[0].weight_percent)
     if survey.target is None:
         raise UserError(
             f"The gates of `{ask.service}` cannot be tried.",
