@@ -100,12 +100,11 @@ def _dashes(word: str) -> str:
 class Line:
     """The words of one command, taken from left to right. `example` is shown with every complaint."""
 
-    def __init__(self, text: str, taken: tuple[Word, ...], example: str, start: int = 0) -> None:
+    def __init__(self, text: str, taken: tuple[Word, ...], example: str) -> None:
         self.text = text
         self.example = example
         self._words = taken
         self._next = 0
-        self._start = start
 
     def ended(self) -> bool:
         """No word is left."""

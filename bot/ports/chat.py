@@ -1,4 +1,4 @@
-"""The chat: post, edit, whisper, upload. One call each; delivery decides about retrying."""
+"""The chat: post, edit, whisper. One call each; delivery decides about retrying."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -22,9 +22,4 @@ class Chat(Protocol):
     ) -> None:
         """Say something to one person only."""
 
-    async def upload(self, channel: str, thread: str, filename: str, content: bytes, title: str) -> None: ...
-
     async def permalink(self, channel: str, ts: str) -> str: ...
-
-    async def identity(self) -> tuple[str, frozenset[str]]:
-        """Bot user id and granted scopes."""

@@ -87,11 +87,6 @@ def context(*parts: str) -> Block | None:
     return {"type": "context", "elements": shown[:10]} if shown else None
 
 
-def divider() -> Block:
-    """A line."""
-    return {"type": "divider"}
-
-
 def actions(*elements: Block | None) -> Block | None:
     """Buttons in a row; None when there are none."""
     shown = [element for element in elements if element]

@@ -36,9 +36,7 @@ class FakeChat:
         self.unknown: set[str] = set()
         self.messages: dict[tuple[str, str], Said] = {}
         self.whispers: list[Said] = []
-        self.files: list[tuple[str, str, str, bytes]] = []
         self.calls: list[str] = []
-        self.scopes = frozenset({"chat:write", "chat:write.public", "commands"})
         self._keys: dict[str, tuple[str, str]] = {}
         self._numbers = itertools.count(1)
 
@@ -70,18 +68,9 @@ class FakeChat:
         self.whispers.append(Said(channel, "", text, tuple(blocks), thread=thread, to=user))
         self._replied("whisper")
 
-    async def upload(self, channel: str, thread: str, filename: str, content: bytes, title: str) -> None:
-        self._reach("upload", channel)
-        self.files.append((channel, thread, filename, content))
-        self._replied("upload")
-
     async def permalink(self, channel: str, ts: str) -> str:
         self._reach("permalink", channel)
         return f"https://sandbox.slack.com/archives/{channel}/p{ts.replace('.', '')}"
-
-    async def identity(self) -> tuple[str, frozenset[str]]:
-        self._reach("identity", "")
-        return "U0CANARY", self.scopes
 
     def delete(self, channel: str, ts: str) -> None:
         """A person deletes a message."""

@@ -12,6 +12,7 @@ from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetry
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
+from bot.sandbox.slack.methods import DEFAULT_SCOPES
 from tests.fixtures.slack import SlackServer
 
 
@@ -327,6 +328,7 @@ async def test_unknown_faults_are_refused(slack_server: SlackServer) -> None:
 
 async def test_files_are_uploaded_into_a_thread(client: AsyncWebClient, slack_server: SlackServer) -> None:
     """The SDK's files_upload_v2 ends as a message with the file in the thread, its bytes as they were sent."""
+    await slack_server.put("settings", scopes=[*DEFAULT_SCOPES, "files:write"])
     parent = await client.chat_postMessage(channel="C0DEPLOYS", text="card")
     png = b"\x89PNG\r\n\x1a\n" + bytes(100)
     await client.files_upload_v2(

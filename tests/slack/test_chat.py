@@ -64,7 +64,7 @@ async def test_a_lost_reply_is_not_sent_again(slack_server: SlackServer, chat: S
 async def test_errors_of_the_server_may_pass(slack_server: SlackServer, chat: SlackChat) -> None:
     """5xx and a server that is away are Transient, whatever the call."""
     await slack_server.put("faults", errors=3)
-    for call in (chat.post("#deploys", "x", []), chat.update("C0DEPLOYS", "1.1", "x", []), chat.identity()):
+    for call in (chat.post("#deploys", "x", []), chat.update("C0DEPLOYS", "1.1", "x", []), chat.myself()):
         with pytest.raises(Transient):
             await call
 
@@ -101,7 +101,7 @@ async def test_a_wrong_token_is_permanent_and_stays_hidden(slack_server: SlackSe
     """The error says invalid_auth and does not show the token."""
     chat = SlackChat("xoxb-very-secret", FakeClock(), base_url=slack_server.api_url)
     with pytest.raises(Permanent, match="invalid_auth") as caught:
-        await chat.identity()
+        await chat.myself()
     assert "very-secret" not in repr(caught.value) + str(caught.value.__cause__)
     await chat.close()
 
@@ -115,10 +115,10 @@ async def test_blocks_that_slack_refuses_do_not_silence_the_message(slack_server
 
 async def test_identity_is_asked_for_once(slack_server: SlackServer, chat: SlackChat) -> None:
     """auth.test tells the bot's user id and scopes, one time."""
-    user, scopes = await chat.identity()
-    assert user == "U0CANARY"
-    assert "chat:write" in scopes
-    await chat.identity()
+    me = await chat.myself()
+    assert me.user_id == "U0CANARY"
+    assert "chat:write" in me.scopes
+    await chat.myself()
     assert len(await calls(slack_server, "auth.test")) == 1
 
 
@@ -148,14 +148,6 @@ async def test_a_group_is_called_by_its_id(slack_server: SlackServer, chat: Slac
     (message,) = await slack_server.messages("#deploys")
     assert message["text"] == "<!subteam^S0LEADS> and @nobody"
     assert message["blocks"][0]["text"]["text"] == "<!subteam^S0ONCALL> look"
-
-
-async def test_a_file_lands_in_the_thread(slack_server: SlackServer, chat: SlackChat) -> None:
-    """Upload goes through Slack's three steps."""
-    channel, ts = await chat.post("#deploys", "card", [])
-    await chat.upload(channel, ts, "chart.png", b"\x89PNG", "Error rate")
-    (file,) = (await slack_server.look("files"))["files"]
-    assert (file["title"], file["size"]) == ("Error rate", 4)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
-"""Posting, editing, whispering and uploading through the Web API."""
+"""Posting, editing and whispering through the Web API."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-
 from bot.adapters.slack.api import SlackApi, SlackRefused
 from bot.adapters.slack.groups import Groups
-from bot.errors import Permanent, Transient
+from bot.errors import Permanent
 from bot.ports.chat import Block
 from bot.ports.clock import Clock
 
@@ -36,8 +34,8 @@ class SlackChat:
     handle (`<!subteam^@release-leads>`) is called by its id here, where Slack can be asked.
     """
 
-    def __init__(self, token: str, clock: Clock, *, base_url: str = "", proxy: str = "") -> None:
-        self.api = SlackApi(token, base_url, proxy=proxy)
+    def __init__(self, token: str, clock: Clock, *, base_url: str = "") -> None:
+        self.api = SlackApi(token, base_url)
         self.groups = Groups(self.api, clock)
         self._self: Self | None = None
 
@@ -58,11 +56,6 @@ class SlackChat:
                 scopes,
             )
         return self._self
-
-    async def identity(self) -> tuple[str, frozenset[str]]:
-        """Bot user id and granted scopes, from one `auth.test`."""
-        me = await self.myself()
-        return me.user_id, me.scopes
 
     async def post(
         self, channel: str, text: str, blocks: Sequence[Block], *, thread: str = "", key: str = ""
@@ -117,23 +110,6 @@ class SlackChat:
                 raise
             _LOG.warning("blocks were refused, the text alone is sent: %s", error)
         return await self.api.call(method, blocks=[], **arguments)
-
-    async def upload(self, channel: str, thread: str, filename: str, content: bytes, title: str) -> None:
-        """Share a file in a thread: get an address, send the bytes, complete."""
-        place = await self.api.read("files.getUploadURLExternal", filename=filename, length=len(content))
-        try:
-            async with self.api.session.post(str(place["upload_url"]), data=content) as answer:
-                if answer.status != 200:
-                    raise Transient(f"Slack does not take the file: {answer.status}")
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Transient(f"Slack does not take the file: {type(error).__name__}") from error
-        more = {"thread_ts": thread} if thread else {}
-        await self.api.call(
-            "files.completeUploadExternal",
-            files=[{"id": place["file_id"], "title": title}],
-            channel_id=channel,
-            **more,
-        )
 
     async def permalink(self, channel: str, ts: str) -> str:
         """A link to a message."""

@@ -10,6 +10,5 @@ SCOPES: dict[str, str] = {
     "usergroups:read": "who is in a group that the catalog names",
     "channels:read": "whether the catalog's channels exist",
     "groups:read": "the same for private channels",
-    "files:write": "charts in the thread",
 }
 """Scopes of the bot token; the app-level token of Socket Mode needs `connections:write`."""

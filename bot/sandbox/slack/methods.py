@@ -35,7 +35,6 @@ DEFAULT_SCOPES = (
     "usergroups:read",
     "channels:read",
     "groups:read",
-    "files:write",
 )
 
 
