@@ -10,11 +10,13 @@ between its value as well, provided that its target was being scraped. Two looks
 twice. What happened between the two moments is then one interval, and pods are not told apart.
 """
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import floor, isnan
+from sys import intern
 from typing import TypeVar
 
 from bot.analysis.counts import GAP_INTERVALS, Counted, Counter, count, few, scrape_interval
@@ -68,7 +70,7 @@ class _Kept:
 
     metric: str
     sums: dict[tuple[str, ...], Counter] = field(default_factory=dict)
-    known: dict[tuple[tuple[str, ...], tuple[str, ...]], _Known] = field(default_factory=dict)
+    known: dict[int, _Known] = field(default_factory=dict)
     targets: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     interval_s: float = 15.0
@@ -103,7 +105,7 @@ class _Kept:
             points = series.points
             if not points:
                 continue
-            one = self.known.get((tuple(series.labels), tuple(series.labels.values())))
+            one = self.known.get(_name(series))
             if one is None:
                 at, value = points[0]
                 one = self._meet(series, at, value)
@@ -115,11 +117,15 @@ class _Kept:
             first = len(points) - 1
             while first and points[first - 1][0] > one.at:
                 first -= 1
+            steps, before = [], one.value
             for at, value in points[first:]:
                 if value == value:
-                    _add(one.sum, ((at, value - one.value if value >= one.value else value),))
-                    one.at, one.value = at, value
-                    moments.add(at)
+                    steps.append((at, value - before if value >= before else value))
+                    before = value
+            if steps:
+                one.at, one.value = steps[-1][0], before
+                moments.update([at for at, _ in steps])
+                _add(one.sum, steps)
             if one.at > one.target[0]:
                 one.target[0] = one.at
         self._saw(moments)
@@ -178,12 +184,12 @@ class _Kept:
         target = self.targets.setdefault(_target(series), [at])
         target[0] = max(target[0], at)
         one = _Known(at, value, self._sum(self._kind(series)), target)
-        self.known[tuple(series.labels), tuple(series.labels.values())] = one
+        self.known[_name(series)] = one
         return one
 
     def _kind(self, series: Series | Counter) -> tuple[str, ...]:
         labels = series.labels
-        kind = tuple(labels.get(name, "") for name in _KINDS[self.metric])
+        kind = tuple([intern(labels.get(name, "")) for name in _KINDS[self.metric]])
         if labels.get("reporter") == "destination":
             kind += tuple(labels.get(name, "") for name in _PODS)
         self._sum(kind)
@@ -194,7 +200,7 @@ class _Kept:
         if found is None:
             names = (*_KINDS[self.metric], *_PODS)
             labels = {name: value for name, value in zip(names, kind, strict=False) if value}
-            found = self.sums[kind] = Counter(labels, [], [])
+            found = self.sums[kind] = Counter(labels, array("d"), array("d"))
         return found
 
 
@@ -366,6 +372,11 @@ def _series(metric: str, target: Target) -> str:
     return selector(metric, {"destination_service": hosts(target)})
 
 
+def _name(series: Series) -> int:
+    """A series' labels as 64 bits: the labels themselves would be half a megabyte for each rollout."""
+    return hash((tuple(series.labels), tuple(series.labels.values())))
+
+
 def _target(series: Series) -> tuple[str, ...]:
     return tuple(series.labels.get(name, "") for name in _TARGET)
 
@@ -373,8 +384,8 @@ def _target(series: Series) -> tuple[str, ...]:
 def _add(counter: Counter, steps: Iterable[tuple[float, float]]) -> None:
     """Add what was counted at these moments (ascending). The last moment is kept even when nothing was counted."""
     times, totals = counter.times, counter.totals
-    assert isinstance(times, list)
-    assert isinstance(totals, list)
+    assert isinstance(times, array)
+    assert isinstance(totals, array)
     for at, more in steps:
         if not times or at > times[-1]:
             total = totals[-1] if totals else 0.0
@@ -399,8 +410,8 @@ def _shorten(counter: Counter) -> None:
     """Leave out three of four moments of the older half once there are very many; what was counted stays."""
     times, totals = counter.times, counter.totals
     if len(times) > LONGEST:
-        assert isinstance(times, list)
-        assert isinstance(totals, list)
+        assert isinstance(times, array)
+        assert isinstance(totals, array)
         half = len(times) // 2
         times[:half] = times[3:half:4]
         totals[:half] = totals[3:half:4]
