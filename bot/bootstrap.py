@@ -22,7 +22,7 @@ from bot.adapters.slack.sockets import Sockets
 from bot.adapters.telemetry import ProcessTelemetry
 from bot.adapters.timeline import SchedulerTimeline
 from bot.analysis.backtest import Backtest
-from bot.catalog import Catalog, Poll, Reloading
+from bot.catalog import Poll, Reloading
 from bot.engine.engine import Engine
 from bot.engine.together import Together
 from bot.engine.world import World
@@ -168,17 +168,26 @@ async def build(settings: Settings) -> Bot:
     instruments = Instruments()
     telemetry = ProcessTelemetry(instruments)
     parts = await connect(settings)
-    shared = _shared(settings, parts, catalog)
-    desk = Desk(directory=SlackDirectory(parts.chat, parts.clock), **shared)
+    desk = _desk(settings, parts, catalog)
     engine = Engine(
         World(
+            rollouts=desk.rollouts,
+            inbox=desk.inbox,
             leases=parts.store.leases,
+            outbox=desk.outbox,
+            freezes=desk.freezes,
+            meshes=desk.meshes,
+            cluster=parts.pods,
+            metrics=Together(parts.metrics, parts.clock),
+            clock=desk.clock,
             timeline=SchedulerTimeline(parts.clock),
             chat=parts.chat,
             pager=WebhookPager(_secret(settings.alert_webhook_url), parts.clock),
             telemetry=telemetry,
+            catalog=desk.catalog,
+            namespaces=desk.namespaces,
             owner=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:4]}",
-            **shared | {"metrics": Together(parts.metrics, parts.clock), "cluster": parts.pods},
+            new_id=desk.new_id,
         )
     )
     intake = Intake(parts.store.seen, telemetry)
@@ -202,39 +211,31 @@ async def simulate(settings: Settings, ask: BacktestAsk, progress: Progress) -> 
     catalog = Reloading(settings.catalog)
     parts = await connect(settings)
     try:
-        desk = Desk(directory=SlackDirectory(parts.chat, parts.clock), **_shared(settings, parts, catalog))
-        return await backtest(desk, ask, Means(), progress)
+        return await backtest(_desk(settings, parts, catalog), ask, Means(), progress)
     finally:
         await parts.close()
 
 
-def _shared(settings: Settings, parts: Parts, catalog: Reloading) -> dict[str, Any]:
-    """What desk and engine reach alike."""
-    return {
-        "rollouts": parts.store.rollouts,
-        "inbox": parts.store.inbox,
-        "outbox": parts.store.outbox,
-        "freezes": parts.store.freezes,
-        "meshes": parts.meshes,
-        "cluster": KubeCluster(parts.kube),
-        "metrics": parts.metrics,
-        "clock": parts.clock,
-        "catalog": _present(catalog),
-        "namespaces": settings.namespaces,
-        "new_id": new_id,
-    }
+def _desk(settings: Settings, parts: Parts, catalog: Reloading) -> Desk:
+    return Desk(
+        rollouts=parts.store.rollouts,
+        inbox=parts.store.inbox,
+        outbox=parts.store.outbox,
+        freezes=parts.store.freezes,
+        directory=SlackDirectory(parts.chat, parts.clock),
+        meshes=parts.meshes,
+        cluster=KubeCluster(parts.kube),
+        metrics=parts.metrics,
+        clock=parts.clock,
+        catalog=lambda: catalog.current,
+        namespaces=settings.namespaces,
+        new_id=new_id,
+    )
 
 
 def new_id() -> str:
     """Random hexadecimal digits for ids."""
     return secrets.token_hex(8)
-
-
-def _present(catalog: Reloading) -> Any:
-    def current() -> Catalog:
-        return catalog.current
-
-    return current
 
 
 def _secret(value: Any) -> str:

@@ -22,6 +22,7 @@ from bot.errors import CanaryError, Conflict, NotFound, Permanent, Transient
 
 Manifest = dict[str, Any]
 
+USER_AGENT = "canary-bot"
 READ_TIMEOUT_S = 3.0
 WRITE_TIMEOUT_S = 3.0
 _WATCH_S = 60
@@ -78,7 +79,7 @@ class Kube:
         self._sleep = sleep
 
     @classmethod
-    async def connect(cls, kubeconfig: str = "", *, context: str = "", user_agent: str = "canary-bot") -> Self:
+    async def connect(cls, kubeconfig: str = "") -> Self:
         """Connect by a kubeconfig file, or by the service account of the pod when none is given.
 
         Nothing is sent yet. Raises Permanent when there is no usable configuration.
@@ -86,7 +87,7 @@ class Kube:
         try:
             if kubeconfig:
                 load: Any = config.new_client_from_config
-                api = await load(config_file=kubeconfig, context=context or None, persist_config=False)
+                api = await load(config_file=kubeconfig, persist_config=False)
             else:
                 settings = client.Configuration()
                 load_pod: Any = config.load_incluster_config
@@ -98,7 +99,7 @@ class Kube:
             said = str(error) if isinstance(error, ConfigException | OSError) else type(error).__name__
             where = f"kubeconfig {kubeconfig}" if kubeconfig else "the pod's service account"
             raise Permanent(f"cannot connect to Kubernetes by {where}: {said}") from error
-        api.set_default_header("User-Agent", user_agent)
+        api.set_default_header("User-Agent", USER_AGENT)
         return cls(api)
 
     async def close(self) -> None:

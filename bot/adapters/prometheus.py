@@ -50,7 +50,6 @@ class Prometheus:
         username: str = "",
         password: str = "",
         ca_file: str = "",
-        verify: bool = True,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 5.0,
         max_bytes: int = MAX_BYTES,
@@ -61,7 +60,7 @@ class Prometheus:
         self._url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
         self._headers = dict(headers or {}) | ({"Authorization": f"Bearer {token}"} if token else {})
         self._auth = (username, password) if username and not token else None
-        self._verify: bool | str = ca_file or verify
+        self._verify: bool | str = ca_file or True
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
         self._secrets = (*forms(token), *forms(password, username), *(headers or {}).values())

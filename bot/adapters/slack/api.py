@@ -37,17 +37,15 @@ class SlackRefused(Permanent):
 class SlackApi:
     """Calls methods by name with a bot token; to be made and closed inside the event loop."""
 
-    def __init__(self, token: str, base_url: str = "", *, proxy: str = "", timeout_s: int = TIMEOUT_S) -> None:
+    def __init__(self, token: str, base_url: str = "", *, timeout_s: int = TIMEOUT_S) -> None:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s))
         self.client = AsyncWebClient(
             token,
             base_url=base_url or AsyncWebClient.BASE_URL,
             timeout=timeout_s,
             session=self._session,
-            proxy=proxy or None,
             retry_handlers=[AsyncConnectionErrorRetryHandler(error_types=[aiohttp.ClientConnectorError])],
         )
-        self._proxy = proxy or None
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -95,7 +93,7 @@ class SlackApi:
     async def post_to(self, url: str, body: dict[str, Any]) -> None:
         """Answer by a response_url. Raises Transient, SlackRefused (used up or expired)."""
         try:
-            async with self._session.post(url, json=body, proxy=self._proxy) as answer:
+            async with self._session.post(url, json=body) as answer:
                 text = (await answer.text())[:300]
                 if answer.status == 429:
                     raise Transient("Slack limits response_url", _seconds(answer.headers.get("Retry-After")))
