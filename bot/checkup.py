@@ -27,7 +27,7 @@ class Line:
 
 
 async def checked(settings: Settings) -> tuple[Line, ...]:
-    """Try catalog, Redis, Slack, Prometheus and the API server with its permissions; nothing is changed."""
+    """Try everything, one line each, side by side; nothing is changed."""
     lines = [catalog(settings.catalog)]
     try:
         parts = await connect(settings)
@@ -37,6 +37,7 @@ async def checked(settings: Settings) -> tuple[Line, ...]:
         tried = await asyncio.gather(
             _line("redis", lambda: _redis(parts)),
             _line("slack", lambda: _slack(parts)),
+            _line("channels", lambda: _channels(parts, settings.catalog)),
             _line("prometheus", parts.metrics.ready),
             _line("kubernetes", KubeCluster(parts.kube).version),
             _line("permissions", lambda: _permissions(parts, settings.namespaces)),
@@ -78,6 +79,18 @@ async def _slack(parts: Parts) -> str:
     if missing:
         raise Lacking(f"{me.team}: scopes missing: {', '.join(missing)}; add them and install the app again")
     return f"{me.team} as {me.user_id}, all {len(SCOPES)} scopes"
+
+
+async def _channels(parts: Parts, path: Path | None) -> str:
+    try:
+        read = Reloading(path).current
+    except CatalogErrors:
+        return "not looked for: the catalog cannot be read"
+    named = {entry.rules.channel for entry in (read.fallback, *read.services.values())} - {""}
+    missing = sorted(named - await parts.chat.channels()) if named else []
+    if missing:
+        raise Lacking(f"not there, archived, or private without the bot: {', '.join(missing)}; nobody would hear of it")
+    return f"all {len(named)} that the catalog names"
 
 
 async def _permissions(parts: Parts, namespaces: Sequence[str]) -> str:

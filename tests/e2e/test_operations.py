@@ -56,14 +56,14 @@ def test_check_finds_everything_in_order(town: Town) -> None:
     """In a world where all is well each line says ok with what answered, and the exit status is 0."""
     status, lines = checked(town)
     assert {what: state for what, (state, _) in lines.items()} == dict.fromkeys(
-        ("catalog", "redis", "slack", "prometheus", "kubernetes", "permissions"), "ok"
+        ("catalog", "redis", "slack", "channels", "prometheus", "kubernetes", "permissions"), "ok"
     ), lines
     assert status == 0
     assert "2 services" in lines["catalog"][1]
 
 
-def test_check_says_what_is_missing(town: Town) -> None:
-    """Redis and Prometheus down, scopes and a permission missing: each line names its trouble, the status is 1."""
+def test_check_says_what_is_missing(town: Town, tmp_path: Path) -> None:
+    """Redis and Prometheus down, scopes, a channel and a permission missing: each line names its trouble, status 1."""
     slack = town.clients.slack
     granted = ["chat:write", "commands"]
 
@@ -78,20 +78,27 @@ def test_check_says_what_is_missing(town: Town) -> None:
         await town.clients.fault("prometheus", down=broken)
         return before
 
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text('defaults: {channel: "#nowhere"}\nservices: {payments: {channel: "#payments"}}\n')
     town.play(break_things(True))
     try:
-        status, lines = checked(town, CANARY_BOT_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+        status, lines = checked(
+            town, CANARY_BOT_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0", CANARY_BOT_CATALOG=str(catalog)
+        )
     finally:
         town.play(break_things(False))
     assert status == 1
     assert {what for what, (state, _) in lines.items() if state == "FAIL"} == {
         "redis",
         "slack",
+        "channels",
         "prometheus",
         "permissions",
     }, lines
     assert all(scope in lines["slack"][1] for scope in granted)
     assert "patch virtualservices.networking.istio.io in shop" in lines["permissions"][1]
+    assert "#nowhere" in lines["channels"][1]
+    assert "#payments" not in lines["channels"][1]
     assert "Redis" in lines["redis"][1]
     assert "Prometheus" in lines["prometheus"][1]
 

@@ -122,6 +122,14 @@ async def test_identity_is_asked_for_once(slack_server: SlackServer, chat: Slack
     assert len(await calls(slack_server, "auth.test")) == 1
 
 
+async def test_the_channels_that_the_bot_can_see(chat: SlackChat) -> None:
+    """By id and name, over all pages; a private channel without the bot is not among them."""
+    found = await chat.channels(page=2)
+    assert {"#deploys", "C0DEPLOYS", "#payments", "#checkout", "#random"} <= found
+    assert not {"#secret", "G0SECRET"} & found
+    assert found == await chat.channels()
+
+
 async def test_a_whisper_reaches_one_person(slack_server: SlackServer, chat: SlackChat) -> None:
     """Without a response_url it is an ephemeral message, and a direct one for whoever is not in the channel."""
     await chat.whisper("C0PAYMENTS", "U0ADA", "psst", BLOCKS)

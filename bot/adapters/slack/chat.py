@@ -115,6 +115,27 @@ class SlackChat:
         """A link to a message."""
         return str((await self.api.read("chat.getPermalink", channel=channel, message_ts=ts))["permalink"])
 
+    async def channels(self, page: int = 1000) -> frozenset[str]:
+        """Ids and names (`#deploys`) of the channels there are: public ones, and private ones that the bot is in.
+
+        Asked for `page` at a time.
+        """
+        found: set[str] = set()
+        following = ""
+        while True:
+            answer = await self.api.read(
+                "conversations.list",
+                types="public_channel,private_channel",
+                exclude_archived=True,
+                limit=page,
+                **({"cursor": following} if following else {}),
+            )
+            for channel in answer["channels"]:
+                found |= {str(channel["id"]), f"#{channel['name']}"}
+            following = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
+            if not following:
+                return frozenset(found)
+
     async def open_view(self, trigger_id: str, view: Block) -> None:
         """Open a modal, within 3 s of the click that gave `trigger_id`."""
         await self.api.call("views.open", trigger_id=trigger_id, view=dict(view))
