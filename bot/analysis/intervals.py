@@ -7,6 +7,7 @@ to the bad ones of its side. For a latency between two bucket bounds the weights
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bot.analysis.counts import Counter
 from bot.analysis.latency import Latencies
@@ -44,7 +45,7 @@ def latency_rows(
     rows = []
     for side in canary | stable:
         buckets = latencies.groups.get((reporter, side), ())
-        weights = _weights(sorted({bound for bound, _ in buckets}), limit_ms)
+        weights = _weights(tuple(sorted({bound for bound, _ in buckets})), limit_ms)
         rows += [
             Row(counter, side in canary, *weights[bound])
             for bound, counter in buckets
@@ -112,7 +113,8 @@ def _edges(rows: Iterable[Row], since: float, until: float, interval_s: float) -
     return [*edges, until]
 
 
-def _weights(bounds: Sequence[float], limit_ms: float) -> dict[float, tuple[float, float]]:
+@lru_cache(maxsize=256)
+def _weights(bounds: tuple[float, ...], limit_ms: float) -> dict[float, tuple[float, float]]:
     """What an increase of each bucket adds to requests and to slow requests; buckets that add nothing are left out.
 
     As `Histogram.above`: linear between the bounds around the limit, beyond the highest finite bound all of the last.

@@ -120,6 +120,13 @@ def past_rate(evidence: GateEvidence) -> float:
     return (evidence.stable_bad + 1) / (evidence.stable_requests + 1)
 
 
+def windows(look: Look, spec: GateSpec, newest_at: float) -> tuple[Window, ...]:
+    """The windows whose numbers are shown: of a sequential gate only the step, while nothing speaks against it."""
+    found = look.windows(newest_at)
+    against = any(one.log_e > 0 or one.excused for (gate, _), one in look.weighed.items() if gate == spec.name)
+    return found if against or not spec.sequential else found[:1]
+
+
 def alone(look: Look, spec: GateSpec) -> bool:
     """A relative gate whose stable has no traffic any more: its past in this rollout is what there is to go by."""
     return spec.relation is Relation.RELATIVE and not against_yesterday(spec) and look.share >= 1
@@ -290,12 +297,12 @@ def _weighed(look: Look, case: _Case) -> Weighed:
             stable = statistics.against_stable(stable, new, case.ratio, horizon_s, former.elapsed_s)
         logs.append(stable.log_e)
     log_e, excused = min(logs), False
-    if case.ratio is None and log_e > _evidence(former.limit).log_e:
-        span = _shared(case, everything, max(look.begin, until - RECENT_S), until)
+    new_ones = _together(everything)
+    if case.ratio is None and new_ones.bad > 0 and log_e > (former_log_e := _evidence(former.limit).log_e):
+        span = _shared(case, new_ones, max(look.begin, until - RECENT_S), until)
         if span is not None:
             overwhelming = log_e >= -log(case.alpha)
-            limit = _evidence(former.limit)
-            log_e = limit.log_e
+            limit, log_e = _evidence(former.limit), former_log_e
             excused = span.bad > (case.fraction or 0.0) * span.requests and (
                 overwhelming or span.requests >= needed(case.spec)
             )
@@ -303,10 +310,10 @@ def _weighed(look: Look, case: _Case) -> Weighed:
         former,
         until=until,
         elapsed_s=former.elapsed_s + until - since,
-        requests=former.requests + sum(one.requests for one in everything),
-        bad=former.bad + sum(one.bad for one in everything),
-        stable_requests=former.stable_requests + sum(one.stable_requests for one in everything),
-        stable_bad=former.stable_bad + sum(one.stable_bad for one in everything),
+        requests=former.requests + new_ones.requests,
+        bad=former.bad + new_ones.bad,
+        stable_requests=former.stable_requests + new_ones.stable_requests,
+        stable_bad=former.stable_bad + new_ones.stable_bad,
         limit=_odds(limit) if case.fraction is not None else former.limit,
         stable=_odds(stable) if case.ratio is not None else former.stable,
         scatter=Scatter(*sums),
@@ -321,10 +328,10 @@ def _before(look: Look, case: _Case) -> list[Interval]:
     return cut(case.rows, case.others, since, look.begin, case.counted.interval_s, DAY_S if case.others else 0.0)
 
 
-def _shared(case: _Case, new: Sequence[Interval], begin: float, until: float) -> Interval | None:
+def _shared(case: _Case, new: Interval, begin: float, until: float) -> Interval | None:
     """The requests of a span, the newest or the last two minutes, in which stable breaks the limit as well and the
     canary is not clearly worse; None when there is none."""
-    for span in (_together(new), *cut(case.rows, (), begin, until, inf)):
+    for span in (new, *cut(case.rows, (), begin, until, inf)):
         if span.requests <= 0 or span.stable_requests <= 0:
             continue
         stable = Interval(1.0, span.stable_requests, span.stable_bad)
@@ -337,13 +344,14 @@ def _shared(case: _Case, new: Sequence[Interval], begin: float, until: float) ->
 
 
 def _together(intervals: Sequence[Interval]) -> Interval:
-    return Interval(
-        sum(one.seconds for one in intervals),
-        sum(one.requests for one in intervals),
-        sum(one.bad for one in intervals),
-        sum(one.stable_requests for one in intervals),
-        sum(one.stable_bad for one in intervals),
-    )
+    seconds = requests = bad = stable_requests = stable_bad = 0.0
+    for one in intervals:
+        seconds += one.seconds
+        requests += one.requests
+        bad += one.bad
+        stable_requests += one.stable_requests
+        stable_bad += one.stable_bad
+    return Interval(seconds, requests, bad, stable_requests, stable_bad)
 
 
 def _evidence(odds: Odds) -> Evidence:

@@ -12,6 +12,7 @@ from tests.bench.judge import judge
 from tests.bench.load import load
 from tests.bench.pure import decide
 from tests.bench.pure import judge as judging
+from tests.bench.series import series
 from tests.bench.wake import wake
 
 BENCHES: dict[str, Bench] = {
@@ -19,6 +20,7 @@ BENCHES: dict[str, Bench] = {
     "wake": wake,
     "decide": decide,
     "judging": judging,
+    "series": series,
     "judge": judge,
     "load": load,
 }

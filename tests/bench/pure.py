@@ -2,8 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from statistics import median
 
 from bot.analysis.assessment import assess, questions
+from bot.analysis.memory import Memory
 from bot.analysis.samples import Answer
 from bot.errors import CannotMeasure
 from bot.rollout.events import Clocked, Looked
@@ -15,6 +18,8 @@ from tests.bench.table import Table
 from tests.engine.stage import ADA, Stage
 
 MINUTES = (1, 10, 60)
+LOOKS = 41
+EVERY_S = 5.0
 
 
 async def decide(quick: bool) -> Table:
@@ -37,22 +42,32 @@ async def decide(quick: bool) -> Table:
 
 
 async def judge(quick: bool) -> Table:
-    """Milliseconds of judging one look, by the age of the step: raw samples of a second's scraping."""
-    table = Table("one look judged, 1 s scrapes (milliseconds)")
+    """Milliseconds of CPU of judging one look, by the age of the step: the first of a holder, which asks for everything
+    since the weight was set, and the further ones, which ask for what is new."""
+    table = Table(f"one look judged, 1 s scrapes, a look every {EVERY_S:g} s (milliseconds of CPU)")
     for minutes in MINUTES[:2] if quick else MINUTES:
         made, rollout = await _baking(60.0 * minutes)
-        now = made.clock.now()
-        asked = questions(rollout, now)
-        answers = await made.metrics.ask(asked)
         pods = await made.cluster.pods("shop", rollout.target.canary.selector)
-        samples = _samples(answers.values())
-        cost_s = _each_s(
-            lambda rollout=rollout, now=now, answers=answers, pods=pods: assess(  # type: ignore[misc]
-                rollout, now, answers, canary_pods=pods, stable_pods=pods
-            ),
-            quick,
+        memory, costs_s, samples = Memory(), [], []
+        for _ in range(LOOKS):
+            made.clock.advance(EVERY_S)
+            now = made.clock.now()
+            answers = await made.metrics.ask(questions(rollout, now, memory))
+            samples.append(_samples(answers.values()))
+            began = time.thread_time()
+            look = assess(rollout, now, answers, canary_pods=pods, stable_pods=pods, memory=memory)
+            costs_s.append(time.thread_time() - began)
+            until = look.coverage.until if look.coverage else rollout.bake.covered_until
+            rollout = rollout.with_(evidence=look.evidence, bake=replace(rollout.bake, covered_until=until))
+        table.rows.append(
+            {
+                "minutes baking": minutes,
+                "first look, ms": 1000 * costs_s[0],
+                "its samples": samples[0],
+                "each further one, ms": 1000 * median(costs_s[1:]),
+                "its samples then": samples[-1],
+            }
         )
-        table.rows.append({"minutes baking": minutes, "ms": 1000 * cost_s, "queries": len(asked), "samples": samples})
         await made.engine.stop()
     return table
 

@@ -19,6 +19,7 @@ from bot.analysis.weighing import (
     past_rate,
     sequential_numbers,
     verdict,
+    windows,
 )
 from bot.rollout.gate import GateReport, GateSpec, Relation, Verdict
 from bot.rollout.model import Rollout
@@ -46,7 +47,7 @@ class ErrorRate:
         newest_at = traffic.counted.newest_at or look.begin
         findings = []
         unattributed = ""
-        for window in look.windows(newest_at):
+        for window in windows(look, spec, newest_at):
             for reporter in REPORTERS:
                 seen = traffic.tally(window.begin, window.end, reporter)
                 if not seen:

@@ -19,6 +19,7 @@ from bot.analysis.weighing import (
     in_words,
     sequential_numbers,
     verdict,
+    windows,
 )
 from bot.rollout.gate import GateReport, GateSpec, Relation, Verdict
 from bot.rollout.model import Rollout
@@ -47,7 +48,7 @@ class P99:
         newest_at = latencies.counted.newest_at or look.begin
         findings = [
             (_weighed if spec.sequential else _judge)(spec, look, window, reporter, latencies)
-            for window in look.windows(newest_at)
+            for window in windows(look, spec, newest_at)
             for reporter in REPORTERS
             if (reporter, Whose.CANARY) in latencies.groups or (reporter, Whose.STABLE) in latencies.groups
         ]
