@@ -37,8 +37,7 @@ async def ask_holder(
     step: int | None = None,
 ) -> Asked:
     """Put a request into the inbox of the rollout that `what` names."""
-    rollout = await requests.resolve(desk, what)
-    await requests.put(desk, verb, rollout.id, who, reason=reason, option=option, revision=revision, step=step)
+    rollout = await requests.put(desk, verb, what, who, reason=reason, option=option, revision=revision, step=step)
     return Asked(rollout.id)
 
 

@@ -42,7 +42,24 @@ async def resolve(desk: Desk, text: str) -> Rollout:
 async def put(
     desk: Desk,
     verb: str,
-    rollout_id: str,
+    what: str,
+    who: Who,
+    *,
+    reason: str = "",
+    option: str = "",
+    revision: int | None = None,
+    step: int | None = None,
+) -> Rollout:
+    """Ask the holder for `verb` on the rollout that `what` names, and tell which that is."""
+    rollout = await resolve(desk, what)
+    await put_for(desk, verb, rollout, who, reason=reason, option=option, revision=revision, step=step)
+    return rollout
+
+
+async def put_for(
+    desk: Desk,
+    verb: str,
+    rollout: Rollout,
     who: Who,
     *,
     reason: str = "",
@@ -51,7 +68,6 @@ async def put(
     step: int | None = None,
 ) -> None:
     """Ask the holder for `verb`; `revision` and `step` are those of the button that was clicked."""
-    rollout = await resolve(desk, rollout_id)
     person = await require(desk, verb, rollout.target.service, who, rollout.target.namespace)
     await desk.inbox.put(
         Request(

@@ -40,7 +40,7 @@ async def rollback(
             meant = [await requests.resolve(desk, what)]
         for rollout in meant:
             try:
-                await requests.put(desk, "rollback", rollout.id, who, reason=reason, revision=revision, step=step)
+                await requests.put_for(desk, "rollback", rollout, who, reason=reason, revision=revision, step=step)
             except UserError as error:
                 if len(meant) == 1:
                     raise
