@@ -302,7 +302,8 @@ def _weighed(look: Look, case: _Case) -> Weighed:
         span = _shared(case, new_ones, max(look.begin, until - RECENT_S), until)
         if span is not None:
             overwhelming = log_e >= -log(case.alpha)
-            limit, log_e = _evidence(former.limit), former_log_e
+            limit = _evidence(former.limit) if former_log_e <= 0 else statistics.NONE
+            log_e = limit.log_e
             excused = span.bad > (case.fraction or 0.0) * span.requests and (
                 overwhelming or span.requests >= needed(case.spec)
             )
