@@ -139,6 +139,11 @@ class WatchedCluster(KubeCluster):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def watching(self) -> tuple[str, ...]:
+        """Namespaces that are watched now."""
+        return tuple(self._tasks)
+
     def look_round(self) -> None:
         """End the watches that nobody has asked for lately."""
         now = self._clock.monotonic()

@@ -8,6 +8,7 @@ from kubernetes.aio import client
 
 from bot.adapters.cluster import UNWATCHED_AFTER_S, KubeCluster, WatchedCluster
 from bot.adapters.kubernetes import Kube
+from bot.adapters.mesh.istio import RBAC_RULES
 from bot.analysis.facts import PodFacts
 from tests.fakes.clock import FakeClock
 from tests.fixtures.kube import KubeServer
@@ -61,6 +62,19 @@ async def test_it_answers_what_a_fresh_reading_answers(kube: Counting, watched: 
     for _ in range(20):
         await watched.pods("shop", V2)
     assert kube.lists == lists
+
+
+async def test_the_rights_that_the_chart_gives_are_enough_to_watch(
+    kube_server: KubeServer, kube: Counting, watched: WatchedCluster
+) -> None:
+    """With the router's table and nothing else a change comes in by the watch, and no look asks for a list."""
+    kube_server.faults(
+        allow=[{"apiGroups": [group], "resources": [name], "verbs": [*verbs]} for group, name, verbs in RBAC_RULES]
+    )
+    await watched.pods("shop", V2)
+    kube_server.put_workload("shop", "payments-v2", ready=0)
+    await _until(lambda: watched.pods("shop", V2), lambda pods: not any(pod.ready for pod in pods))
+    assert kube.lists == 0
 
 
 async def test_a_change_of_the_pods_is_seen(kube_server: KubeServer, watched: WatchedCluster) -> None:

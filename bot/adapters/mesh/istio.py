@@ -22,7 +22,7 @@ RBAC_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (GROUP, RESOURCE, ("get", "list", "watch", "patch")),
     (GROUP, "destinationrules", ("get", "list")),
     ("security.istio.io", "peerauthentications", ("get", "list")),
-    ("", "pods", ("get", "list")),
+    ("", "pods", ("get", "list", "watch")),
     ("", "services", ("get", "list")),
     ("flagger.app", "canaries", ("get", "list")),
     ("argoproj.io", "rollouts", ("get", "list")),
