@@ -12,20 +12,26 @@ from hashlib import sha256
 from typing import Any
 
 from bot.adapters.mesh import annotation
+from bot.ports.store import Letter
 from bot.rollout.effects import Decision, Direction, Message, MessageKind, SetWeight
-from bot.rollout.events import Event, Request
+from bot.rollout.events import Event, Looked, Request, TookOver
 from bot.rollout.invariants import violations
 from bot.rollout.model import Phase, Rollout, Target
 from bot.rollout.route import Mark
+from tests.simulation.machine import EPOCH_S
 
 AT_ONCE_S = 2.0
 RETRIED_WITHIN_S = 12.0
 TAKEN_OVER_WITHIN_S = 30.0
 FREEZE_BINDS_AFTER_S = 10.0
 BAKE_SLACK_S = 0.5
+LOOKS_WITHIN_S = 22.0
+SAMPLE_SLACK_S = 0.1
+RUNNING = (Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING)
 LATE_WITHIN_S = 12.0
 CLOCK_IS_RIGHT_S = 5.0
 TELLING = (MessageKind.NOTE, MessageKind.FINAL, MessageKind.ALERT)
+POSTED = (*TELLING, MessageKind.ASK, MessageKind.NOTICE, MessageKind.ANSWER)
 OURS = frozenset(("loop-failed", "wake-failed", "illegal-event", "write-broken", "message-broken", "message-dropped"))
 """What the bot only reports when it is itself at fault."""
 
@@ -107,10 +113,14 @@ class History:
         self._saved: set[tuple[str, int]] = set()
         self._last_landing: dict[str, list[tuple[float, str]]] = {}
         self._back_since: dict[str, float] = {}
-        self._back_pending: dict[str, float] = {}
+        self._back_pending: dict[str, tuple[float, str]] = {}
         self._unreachable: list[float] = []
         self._shaken: list[float] = []
         self._chat_troubles: list[float] = []
+        self._troubled_at = 0.0
+        self._looked: dict[str, float] = {}
+        self._in_hand_since: dict[tuple[str, str], float] = {}
+        self._letters: dict[str, Letter] = {}
         self._posts: dict[tuple[str, bool], list[float]] = {}
 
     def say(self, who: str, what: str, text: str = "") -> None:
@@ -134,20 +144,23 @@ class History:
         """A call was made to fail."""
         self.faults += 1
         self.fates[fate] += 1
+        self._troubled_at = self.now()
         self.say(who, "fault", f"{service}.{call}: {fate}")
         if service == "api":
             self._unreachable.append(self.now())
         elif service in ("chat", "store"):
             self._chat_troubles.append(self.now())
-        if service == "store":
-            self._shaken.append(self.now())
 
-    def disturb(self, who: str, what: str) -> None:
-        """A process was killed, stopped, cut off."""
+    def disturb(self, who: str, what: str, *, api: bool = False, process: bool = True) -> None:
+        """Something befell a process; `api` when it cannot reach the API server, `process` when it did not run."""
         self.faults += 1
         self.fates[what.split(" by ")[0].split(" from ")[0]] += 1
-        self._shaken.append(self.now())
+        if process:
+            self._shaken.append(self.now())
+        if api:
+            self._unreachable.append(self.now())
         self._chat_troubles.append(self.now())
+        self._troubled_at = self.now()
         self.say(who, "disturbed", what)
 
     def decided(self, who: str, rollout: Rollout, event: Event, decision: Decision, now: float) -> None:
@@ -156,6 +169,10 @@ class History:
             number = int(text.split(":")[0].removeprefix("rule "))
             self.breaks(FIGURE_OF_RULE.get(number, "broken"), f"{rollout.id}: {text}")
         after = decision.rollout
+        if isinstance(event, TookOver):
+            self._in_hand_since[who, rollout.id] = self.now()
+        self._in_hand_since.setdefault((who, rollout.id), self.now())
+        self._not_blind(rollout, event)
         if decision.effects or decision.messages or after.phase is not rollout.phase:
             kinds = ",".join(message.kind.value for message in decision.messages)
             effects = ",".join(
@@ -171,6 +188,7 @@ class History:
             if not isinstance(effect, SetWeight):
                 continue
             if effect.direction is Direction.RAISE:
+                self._fresh(who, rollout, event)
                 hurried = bool(rollout.hurry or rollout.override)
                 self._raises[rollout.id, effect.mark.revision] = (rollout, hurried)
                 if rollout.override:
@@ -178,7 +196,33 @@ class History:
             elif effect.direction is Direction.ZERO and after.phase is Phase.ROLLING_BACK:
                 self._back_since.setdefault(rollout.id, self.now())
                 if self.weight_of(rollout.target):
-                    self._back_pending.setdefault(rollout.id, self.now())
+                    self._back_pending.setdefault(rollout.id, (self.now(), who))
+
+    def _fresh(self, who: str, rollout: Rollout, event: Event) -> None:
+        """Rule 5: a new holder raises on what it has seen itself."""
+        if not isinstance(event, Looked) or rollout.step < 0 or rollout.override:
+            return
+        newest = event.assessment.newest_sample_at
+        since = self._in_hand_since[who, rollout.id]
+        if newest is None or newest - EPOCH_S <= since - SAMPLE_SLACK_S:
+            self.breaks("raised_wrongly", f"{rollout.id}: {who} raises on samples from before it had the rollout")
+
+    def unwatched(self, rollout: Rollout) -> None:
+        """Say so when nobody looks at a canary that has traffic although everything is within reach."""
+        blind_s = self.now() - max(self._looked.get(rollout.id, 0.0), self._troubled_at)
+        if rollout.phase in RUNNING and rollout.weight_percent and blind_s > LOOKS_WITHIN_S:
+            self.breaks("lost", f"{rollout.id}: nobody has looked at it for {blind_s:.0f} s")
+            self._looked[rollout.id] = self.now()
+
+    def _not_blind(self, rollout: Rollout, event: Event) -> None:
+        """Rule 9: whatever it waits for, somebody looks at a canary that has traffic."""
+        if isinstance(event, Looked) or rollout.phase not in RUNNING or not rollout.weight_percent:
+            self._looked[rollout.id] = self.now()
+            return
+        blind_s = self.now() - max(self._looked.setdefault(rollout.id, self.now()), self._troubled_at)
+        if blind_s > LOOKS_WITHIN_S:
+            self.breaks("broken", f"rule 9: {rollout.id} was not looked at for {blind_s:.0f} s of {rollout.phase.value}")
+            self._looked[rollout.id] = self.now()
 
     def sent(self, who: str, target: Target, change: SetWeight) -> None:
         """A process begins to write a route."""
@@ -192,7 +236,8 @@ class History:
             return
         now = self.store.clock.now()
         for freeze in self.store.freezes._freezes.values():
-            if freeze.covers(target.service, now) and now - freeze.since > FREEZE_BINDS_AFTER_S:
+            stands = freeze.covers(target.service, now) and freeze.covers(target.service, now + self.skew_of(who))
+            if stands and now - freeze.since > FREEZE_BINDS_AFTER_S:
                 self.breaks("raised_wrongly", f"{change.mark.rollout}: a raise {now - freeze.since:.0f} s into a freeze")
 
     def landed(
@@ -201,7 +246,7 @@ class History:
         """A patch of ours arrived at the API server."""
         self._only_weights(target, before, after)
         mark = annotation.mark_of(after)
-        was, weight = _canary(before, target), _canary(after, target)
+        was, weight = canary_weight(before, target), canary_weight(after, target)
         if mark is None:
             self.breaks("broken", f"rule 1: {who} writes no mark on {target.service}")
             return
@@ -211,19 +256,19 @@ class History:
             self._raised(who, target, mark, was, weight)
         if weight == 0:
             self._climbs[name] = Climb()
-            self._reached_zero(name)
+            self._reached_zero(name, who)
         if weight != was:
             self.moves.append(Move(self.now(), name, weight, was))
         self._last_landing.setdefault(name, []).append((self.now(), who))
 
-    def by_hand(self, service: str, manager: str, stable: int, canary: int, mark: Mark | None) -> None:
+    def by_hand(self, service: str, manager: str, canary: int) -> None:
         """Somebody else changed the route."""
-        self.say(manager, "by hand", f"{service} stable {stable} canary {canary}")
+        self.say(manager, "by hand", f"{service} canary at {canary}%")
         for name, rollout in self.rollouts.items():
             if rollout.target.service == service:
                 self._climbs[name] = Climb()
                 if canary == 0:
-                    self._reached_zero(name)
+                    self._back_pending.pop(name, None)
 
     def saved(self, rollout: Rollout) -> None:
         """A record was saved."""
@@ -241,8 +286,9 @@ class History:
         self.requests[request.id] = request
         self.say(request.by.id, "asks", f"{request.verb} {request.option} {request.rollout}")
 
-    def queued(self, rollout_id: str, messages: Sequence[Message]) -> None:
-        """Messages were put into the outbox."""
+    def queued(self, rollout_id: str, messages: Sequence[Message], letters: Sequence[Letter]) -> None:
+        """Messages were put into the outbox, as these letters."""
+        self._letters.update((letter.id, letter) for letter in letters)
         for message in messages:
             self.told.append(Told(self.now(), rollout_id, message))
             if message.kind is MessageKind.ANSWER and message.reply is not None:
@@ -277,7 +323,7 @@ class History:
                 at = f"{record.rollout.phase.value} at {record.rollout.weight_percent}%"
                 holds = sorted(hold.reason.value for hold in record.rollout.holds)
                 self.breaks("lost", f"{name} has not ended: {at}, {holds}, write {record.rollout.write}")
-        for name, since in self._back_pending.items():
+        for name, (since, _) in self._back_pending.items():
             if self.store.rollouts.records[name].rollout.phase is not Phase.PROMOTED:
                 self.breaks("late_rollbacks", f"{name}: decided to go back at {since:.1f} s, and never at 0")
         for move in self.moves:
@@ -288,8 +334,12 @@ class History:
             thread = request.reply.thread if request.reply else ""
             if not self.answers[thread]:
                 self.breaks("lost", f"{request.rollout}: {request.verb} of {request.by.id} got no answer")
-        for (letter, _), moments in self._posts.items():
-            self._repeats(letter, moments)
+        for (name, _), moments in self._posts.items():
+            self._repeats(name, moments)
+        delivered = {name for name, _ in self._posts}
+        for letter in self._letters.values():
+            if letter.message.kind in POSTED and letter.id not in delivered and not outbox_left:
+                self.breaks("unannounced", f"letter {letter.id} was never posted: {letter.message.text[:80]}")
         for one in telemetry:
             for event, error in one.failures:
                 if event in OURS:
@@ -329,18 +379,20 @@ class History:
                 self.breaks("raised_wrongly", f"{name}: {former}% baked {self.now() - since:.1f} of {bake_s:g} s")
         climb.raises.append((self.now(), weight))
 
-    def _reached_zero(self, name: str) -> None:
-        since = self._back_pending.pop(name, None)
-        if since is None:
+    def _reached_zero(self, name: str, by: str) -> None:
+        """Rule 3: going to 0 needs the API server and the process that decided it, and nothing else."""
+        since, decider = self._back_pending.pop(name, (0.0, ""))
+        if not decider:
             return
         took_s = self.now() - since
         limit_s, cause = AT_ONCE_S, "with everything within reach"
-        if any(at >= since - RETRIED_WITHIN_S for at in self._unreachable):
-            last = max(at for at in self._unreachable if at >= since - RETRIED_WITHIN_S)
-            limit_s, cause = max(limit_s, last - since + RETRIED_WITHIN_S), "after the API server was out of reach"
-        if any(at >= since - RETRIED_WITHIN_S for at in self._shaken):
-            last = max(at for at in self._shaken if at >= since - RETRIED_WITHIN_S)
-            limit_s, cause = max(limit_s, last - since + TAKEN_OVER_WITHIN_S), "after a process was gone"
+        away = [at for at in self._unreachable if at >= since - RETRIED_WITHIN_S]
+        if away:
+            limit_s, cause = away[-1] - since + RETRIED_WITHIN_S, "after the API server was out of reach"
+        gone = [at for at in self._shaken if at >= since - RETRIED_WITHIN_S]
+        if gone or by != decider:
+            limit_s = max(limit_s, (gone or [since])[-1] - since + TAKEN_OVER_WITHIN_S)
+            cause = "after a process was gone"
         if took_s > limit_s:
             self.breaks("late_rollbacks", f"{name}: at 0 only {took_s:.1f} s after the verdict, {cause}")
 
@@ -382,7 +434,7 @@ def _sum(manifest: dict[str, Any]) -> int:
     return 100 if len(entries) == 1 else sum(entry.get("weight", 0) for entry in entries)
 
 
-def _canary(manifest: dict[str, Any], target: Target) -> int:
+def canary_weight(manifest: dict[str, Any], target: Target) -> int:
     subset = target.canary.destination.subset
     entries = _entries(manifest)
     return sum(int(entry.get("weight", 0)) for entry in entries if entry["destination"].get("subset") == subset)

@@ -21,7 +21,7 @@ GIVEN_UP_S = 200.0
 BAD_FOR_S = 45.0
 SERVICES = ("store", "api", "metrics", "chat")
 MISHAPS = (
-    *("kill",) * 4, *("blade",) * 6, *("stop",) * 3, *("partition",) * 4, *("step",) * 2, "store down", "metrics down",
+    *("kill",) * 4, *("blade",) * 6, *("stall",) * 5, *("stop",) * 3, *("partition",) * 4, *("step",) * 2, "store down", "metrics down",
     *("edit",) * 2, "redeploy", "pods", "stable pods", *("sigterm",) * 2, "scrape gap",
 )  # fmt: skip
 
@@ -76,6 +76,8 @@ class Story:
         self._loop, self._random, self._history = loop, random, history
         rate = random.choice((0.0, 0.0, 0.01, 0.03, 0.1))
         rates = {name: rate * random.choice((0.0, 1.0, 1.0, 2.0)) for name in SERVICES}
+        if random.random() < 0.25:
+            rates["patch"] = 0.3
         self.town = Town(loop, random, history, rates)
         self.people = People(self.town, random)
         self.services = ["payments", "checkout"] if random.random() < 0.15 else ["payments"]
@@ -153,6 +155,8 @@ class Story:
             case "blade":
                 town.arm(bot)
                 self._loop.call_later(random.uniform(1.0, 8.0), self._replace, bot)
+            case "stall":
+                town.arm(bot, stops_s=random.choice((1.0, 2.5, 3.5, 6.0, 9.0)))
             case "stop":
                 town.freeze(bot)
                 self._loop.call_later(random.choice((1.0, 2.5, 3.5, 6.0, 12.0)), town.thaw, bot)
@@ -183,8 +187,7 @@ class Story:
     async def _calm(self) -> None:
         """No more faults: everything has to end, and everything has to be said."""
         town, history = self.town, self._history
-        for service in SERVICES:
-            town.rates[service] = 0.0
+        town.rates.clear()
         for bot in town.bots:
             bot.wire.blade = None
             town.thaw(bot)
@@ -204,6 +207,7 @@ class Story:
             await asyncio.sleep(SETTLED_EVERY_S)
             rounds = rounds + 1 if town.quiet else 0
             for rollout in town.active:
+                history.unwatched(rollout)
                 self.people.settle(rollout, self._loop.time() - begun > PATIENCE_S)
             self._look_at_bad_ones(begun)
         self.letters_left = at_once(town.store.outbox.depth())
@@ -216,7 +220,7 @@ class Story:
         """A canary that fails, with weight, while everything can be measured and written."""
         for rollout in self.town.active:
             service = rollout.target.service
-            weight = self.town.truth.weights(service)[1] or 0
+            weight = self.town.weight(service)
             if service not in self._bad or weight < 5 or not rollout.touched:
                 self._flowing_since.pop(service, None)
                 continue

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from bot.adapters.mesh import annotation
 from bot.analysis.facts import fingerprint
 from bot.catalog import Catalog, load
 from bot.engine import deliver, wake
@@ -26,8 +25,8 @@ from tests.fakes.pager import FakePager
 from tests.fakes.people import FakeDirectory
 from tests.fakes.store import FakeStore
 from tests.fakes.telemetry import FakeTelemetry
-from tests.simulation.history import History
-from tests.simulation.loop import PROCESS, Process, VirtualLoop
+from tests.simulation.history import History, canary_weight
+from tests.simulation.loop import PROCESS, WORLD, Process, VirtualLoop
 from tests.simulation.machine import EPOCH_S, LoopTimeline, SkewedClock
 from tests.simulation.servers import (
     LETTER,
@@ -117,7 +116,7 @@ class Town:
         self._names = itertools.count(1)
         self._watch_store()
         history.store = self.store
-        history.weight_of = lambda target: self.truth.weights(target.service)[1] or 0
+        history.weight_of = lambda target: self.weight(target.service)
         history.skew_of = lambda who: next(bot.clock.skew_s for bot in self.bots if bot.name == who)
 
     def add_service(self, name: str, *, missing: bool = False) -> None:
@@ -143,7 +142,7 @@ class Town:
             self.random,
             self.rates,
             told=lambda service, call, fate: self.history.fault(process.name, service, call, fate),
-            died=lambda: self.kill(bot),
+            died=lambda: self.fall(bot),
         )
         telemetry = PlainTelemetry()
 
@@ -211,21 +210,35 @@ class Town:
     def cut(self, bot: Bot, services: set[str]) -> None:
         """Cut a process off from some servers."""
         bot.wire.cut |= services
-        self.history.disturb(bot.name, f"cut off from {', '.join(sorted(services))}")
+        named = ", ".join(sorted(services))
+        self.history.disturb(bot.name, f"cut off from {named}", api="api" in services, process=False)
 
     def heal(self, bot: Bot) -> None:
         """Connect it again; its watches are opened anew and tell of everything."""
         if not bot.wire.cut:
             return
+        self.history.disturb(bot.name, "connected again", api="api" in bot.wire.cut, process=False)
         bot.wire.cut.clear()
-        self.history.disturb(bot.name, "connected again")
         for namespace, name in list(self.truth.objects):
             self.truth._tell(namespace, name)
 
-    def arm(self, bot: Bot) -> None:
-        """Let a process die at one of its next changing calls."""
+    def arm(self, bot: Bot, *, stops_s: float = 0.0) -> None:
+        """Let a process die at one of its next changing calls, or be stopped there for some seconds."""
         bot.wire.changes = 0
-        bot.wire.blade = Blade(self.random.randint(1, 25), self.random.random() < 0.5)
+        bot.wire.blade = Blade(self.random.randint(1, 25), self.random.random() < 0.5, stops_s)
+
+    def fall(self, bot: Bot) -> None:
+        """The blade falls."""
+        blade, bot.wire.blade = bot.wire.blade, None
+        if blade is None or not blade.stops_s:
+            self.kill(bot)
+        else:
+            self.freeze(bot)
+            self.loop.call_later(blade.stops_s, self.thaw, bot, context=WORLD)
+
+    def weight(self, service: str) -> int:
+        """What the route gives to the canary."""
+        return canary_weight(self.truth.manifest(service), self.truth.targets[service])
 
     @property
     def active(self) -> list[Rollout]:
@@ -242,12 +255,12 @@ class Town:
         target = self.truth.targets.get(name)
         if target is None or before is None:
             return
-        stable, canary = self.truth.weights(name)
-        self.metrics.weight(f"{name}.shop.svc.cluster.local", canary or 0)
+        canary = canary_weight(after, target)
+        self.metrics.weight(f"{name}.shop.svc.cluster.local", min(100, canary))
         if manager.startswith("bot-"):
             self.history.landed(manager, target, before, after, self.store, self.clock.now())
         else:
-            self.history.by_hand(name, manager, stable, canary or 0, annotation.mark_of(after))
+            self.history.by_hand(name, manager, canary)
 
     def _watch_store(self) -> None:
         """Hear of what is saved, said and asked, whoever does it."""
@@ -267,8 +280,10 @@ class Town:
             history.asked(request)
 
         def queued(rollout_id: str, messages: Any) -> None:
+            known = {letter.id for lane in store.outbox._letters.values() for letter in lane}
             queue(rollout_id, messages)
-            history.queued(rollout_id, messages)
+            letters = [one for lane in store.outbox._letters.values() for one in lane if one.id not in known]
+            history.queued(rollout_id, messages, letters)
 
         store.rollouts.save = saved  # type: ignore[method-assign]
         store.rollouts.create = created  # type: ignore[method-assign]

@@ -29,15 +29,19 @@ def at_once(act: Coroutine[Any, Any, Any]) -> Any:
 
 @dataclass(slots=True)
 class Blade:
-    """Where a process is to die: at its `at`-th call that changes something, before it arrives or after."""
+    """Where a process is to die: at its `at`-th call that changes something, before it arrives or after.
+
+    With `stops_s` it is stopped there for so long instead.
+    """
 
     at: int
     after: bool
+    stops_s: float = 0.0
 
 
 @dataclass(slots=True)
 class Wire:
-    """The network of one process. `rates` are probabilities of a fault by service; `cut` are services out of reach.
+    """The network of one process. `rates` are probabilities of a fault by service or call; `cut` are services out of reach.
 
     `died` is called when the blade falls, `told` with every fault (service, call, fate).
     """
@@ -67,7 +71,8 @@ class Wire:
             self.changes += 1
             if self.changes == self.blade.at and not self.blade.after:
                 self.died()
-        fate = self._fate(service, more)
+                await asyncio.sleep(0)
+        fate = self._fate(service, name, more)
         if fate:
             self.told(service, name, fate)
         reply = self.loop.create_future()
@@ -93,10 +98,10 @@ class Wire:
         await asyncio.sleep(timeout_s)
         raise Transient(f"{service} did not answer within {timeout_s:g} s ({name})")
 
-    def _fate(self, service: str, more: dict[str, Callable[[], CanaryError]] | None) -> str:
+    def _fate(self, service: str, name: str, more: dict[str, Callable[[], CanaryError]] | None) -> str:
         if service in self.cut:
             return "hang" if self.random.random() < 0.5 else "refused"
-        rate = self.rates.get(service, 0.0)
+        rate = self.rates.get(name) or self.rates.get(service, 0.0)
         if not rate or self.random.random() >= rate:
             return ""
         return self.random.choice((*FATES, *(more or ())))

@@ -1,0 +1,215 @@
+"""Faults to plant in the bot, at least one per safety rule: each has to be found by the checker."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bot.adapters.mesh import weighing
+from bot.engine.book import Page
+from bot.engine.deliver import Deliver
+from bot.engine.engine import Engine
+from bot.engine.holder import Holder
+from bot.engine.keep import Keep
+from bot.engine.wake import Wake
+from bot.errors import Transient
+from bot.rollout import advance, drift, judging, looking, people
+from bot.rollout.effects import Direction, MessageKind, SetWeight
+from bot.rollout.events import Event, WriteFailed
+from bot.rollout.gate import Verdict
+from bot.rollout.model import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """One fault: the rule it breaks, the figure under which it has to be counted, and how it is planted.
+
+    `said` is part of what the checker has to say, `within` the number of seeds in which it has to.
+    """
+
+    rule: int
+    figure: str
+    said: str
+    where: Any
+    name: str
+    make: Callable[[Any], Any]
+    within: int = 100
+
+
+@contextmanager
+def planted(plant: Plant) -> Iterator[None]:
+    """The bot with this fault, while it lasts."""
+    former = getattr(plant.where, plant.name)
+    setattr(plant.where, plant.name, plant.make(former))
+    try:
+        yield
+    finally:
+        setattr(plant.where, plant.name, former)
+
+
+def _one_too_many(former: Any) -> Any:
+    def raised(*args: Any) -> Any:
+        first, *rest = former(*args)
+        return [{**first, "value": first["value"] + 1}, *rest]
+
+    return raised
+
+
+def _timeout_touched(former: Any) -> Any:
+    def patch(*args: Any, **named: Any) -> Any:
+        return [*former(*args, **named), {"op": "add", "path": "/spec/http/0/timeout", "value": "1s"}]
+
+    return patch
+
+
+def _untested(former: Any) -> Any:
+    def patch(*args: Any, **named: Any) -> Any:
+        return [one for one in former(*args, **named) if one["op"] != "test"]
+
+    return patch
+
+
+def _no_obstacles(former: Any) -> Any:
+    return lambda rollout, look: ()
+
+
+def _always(former: Any) -> Any:
+    return lambda self, within_s: True
+
+
+def _raises_unsaved(former: Any) -> Any:
+    async def save(self: Keep, page: Page) -> bool:
+        if page.rollout.write is not None and page.rollout.write.raising:
+            return True
+        return await former(self, page)  # type: ignore[no-any-return]
+
+    return save
+
+
+def _fails_do_not_decide(former: Any) -> Any:
+    return lambda draft, look: False
+
+
+def _zero_waits_for_the_store(former: Any) -> Any:
+    async def perform(self: Wake, page: Page, effect: Any) -> Event | None:
+        if isinstance(effect, SetWeight) and effect.direction is Direction.ZERO and not await self.keep.save(page):
+            return WriteFailed(effect.mark.revision, "unsaved", "the decision could not be saved")
+        return await former(self, page, effect)  # type: ignore[no-any-return]
+
+    return perform
+
+
+def _zero_once_only(former: Any) -> Any:
+    async def write(self: Wake, page: Page, change: SetWeight) -> Event:
+        if change.direction is Direction.ZERO and page.rollout.write is not None and page.rollout.write.attempts:
+            return WriteFailed(change.mark.revision, "transient", "not tried again")
+        return await former(self, page, change)  # type: ignore[no-any-return]
+
+    return write
+
+
+def _errors_fail(former: Any) -> Any:
+    def deciding(tallies: Any, look: Any) -> Any:
+        return former(tallies, look) + [one for one in look.reports if one.verdict is Verdict.ERROR]
+
+    return deciding
+
+
+def _lost_rings_stay_lost(former: Any) -> Any:
+    async def each_round(self: Engine) -> None:
+        return None
+
+    return each_round
+
+
+def _nothing_is_loaded(former: Any) -> Any:
+    async def gained(self: Engine) -> None:
+        await former(self)
+        self._book.clear()
+        self._missed = lambda rollout_id, late: False  # type: ignore[method-assign]
+
+    return gained
+
+
+def _no_fence(former: Any) -> Any:
+    async def take_over(self: Wake, page: Page) -> None:
+        page.taken_over = True
+
+    return take_over
+
+
+def _bakes_fast(former: Any) -> Any:
+    def progress(draft: Any, look: Any) -> None:
+        coverage = look.coverage and replace(look.coverage, added_s=4 * look.coverage.added_s)
+        former(draft, replace(look, coverage=coverage))
+
+    return progress
+
+
+def _no_notes(former: Any) -> Any:
+    def queue(self: Page, message: Any) -> None:
+        if message.kind not in (MessageKind.NOTE, MessageKind.FINAL, MessageKind.ALERT):
+            former(self, message)
+
+    return queue
+
+
+def _gives_up_telling(former: Any) -> Any:
+    async def put_off(self: Deliver, letter: Any, delay_s: float) -> None:
+        await self._world.outbox.done(letter)
+
+    return put_off
+
+
+def _says_everything_twice(former: Any) -> Any:
+    async def say(self: Deliver, letter: Any) -> None:
+        await former(self, letter)
+        if not letter.attempts:
+            raise Transient("once more")
+
+    return say
+
+
+def _never_stale(former: Any) -> Any:
+    return lambda rollout, request: False
+
+
+def _no_drift(former: Any) -> Any:
+    return lambda rollout, route: ""
+
+
+def _blind_while_held(former: Any) -> Any:
+    return lambda rollout, now: rollout.phase is Phase.PROGRESSING and former(rollout, now)
+
+
+def _wake_module() -> Any:
+    from bot.engine import wake
+
+    return wake
+
+
+PLANTS: Mapping[str, Plant] = {
+    "weights sum to 101": Plant(1, "broken", "sum to 101", weighing, "_raised", _one_too_many),
+    "a timeout is changed": Plant(1, "broken", "more than weights", weighing, "patch", _timeout_touched),
+    "nothing stands against a raise": Plant(2, "raised_wrongly", "rule 2", advance, "obstacles", _no_obstacles),
+    "patches test nothing": Plant(2, "raised_wrongly", "", weighing, "patch", _untested, 400),
+    "raises without the lease": Plant(2, "raised_wrongly", "without the lease", Holder, "may_raise", _always, 400),
+    "raises unsaved": Plant(2, "raised_wrongly", "before it was saved", Keep, "save", _raises_unsaved),
+    "a FAIL decides nothing": Plant(3, "late_rollbacks", "rule 3", looking, "judge", _fails_do_not_decide),
+    "to 0 only with the store": Plant(
+        3, "late_rollbacks", "after the verdict", Wake, "_perform", _zero_waits_for_the_store, 400
+    ),
+    "to 0 only once": Plant(3, "late_rollbacks", "never at 0", Wake, "_write", _zero_once_only, 400),
+    "no measurement is a FAIL": Plant(4, "broken", "rule 4", judging, "deciding", _errors_fail),
+    "a lost ring stays lost": Plant(5, "lost", "", Engine, "_each_round", _lost_rings_stay_lost, 400),
+    "nothing is loaded": Plant(5, "lost", "", Engine, "gained", _nothing_is_loaded, 400),
+    "nobody fences": Plant(5, "raised_wrongly", "before it had", Wake, "_take_over", _no_fence, 400),
+    "a bake counts four times": Plant(5, "lost", "rule 5", looking, "progress", _bakes_fast),
+    "no notes": Plant(6, "unannounced", "told to nobody", Page, "_queue", _no_notes),
+    "a failed letter is dropped": Plant(6, "unannounced", "never posted", Deliver, "_put_off", _gives_up_telling, 400),
+    "everything is said twice": Plant(6, "broken", "said again", Deliver, "_say", _says_everything_twice),
+    "no button is stale": Plant(7, "broken", "rule 7", people, "stale", _never_stale, 400),
+    "drift is not seen": Plant(8, "broken", "rule 8", drift, "differs", _no_drift, 400),
+    "blind while held": Plant(9, "broken", "rule 9", _wake_module(), "look_due", _blind_while_held, 400),
+}
+"""Name -> fault. A rule has several where it has several guards."""
