@@ -7,6 +7,7 @@ from bot.rollout.model import Phase
 from bot.usecases import freezing, reading
 from bot.usecases.start import StartAsk, start
 from bot.usecases.undo import undo
+from bot.views import answers
 from tests.engine.stage import ADA, GRACE, Stage, stage
 from tests.engine.test_nights import promoted
 
@@ -95,9 +96,12 @@ async def test_a_record_that_cannot_be_read_is_shown_and_paged_and_the_others_go
         assert [page.resolved for page in pages] == [False, True]
 
 
-async def test_status_goes_on_beside_a_record_that_cannot_be_read() -> None:
-    """The others are listed; nobody is told that nothing runs."""
+async def test_status_shows_a_record_that_cannot_be_read_beside_the_others() -> None:
+    """The others are listed as ever, and the broken one with why."""
     async with stage() as made:
         broken, other = await both(made)
         made.store.corrupt(broken)
-        assert [rollout.id for rollout in await reading.status(made.desk)] == [other]
+        shown = answers.status(await reading.status(made.desk), await reading.quarantined(made.desk))
+        words = str(shown.blocks)
+        assert other in words
+        assert f"`{broken}` cannot be read: schema 99" in words
