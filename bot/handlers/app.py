@@ -232,7 +232,11 @@ def _refuse_replays(app: AsyncApp, doors: Doors) -> None:
 
 
 def _refuse_what_cannot_be_read(app: AsyncApp, doors: Doors) -> None:
-    """Listeners only read and hand over, so what breaks in one, or in Bolt before it, is the payload."""
+    """Listeners only read and hand over, so what breaks in one, or in Bolt before it, is the payload.
+
+    They acknowledge at their end, without having waited for anything: Bolt forgets an acknowledgement when what follows
+    it raises, and waits 3 s for another.
+    """
 
     @app.error
     async def unread(error: Exception, response: BoltResponse | None) -> BoltResponse | None:
@@ -249,7 +253,6 @@ def _refuse_what_cannot_be_read(app: AsyncApp, doors: Doors) -> None:
 def _commands(app: AsyncApp, doors: Doors) -> None:
     @app.command(COMMAND)
     async def slash(ack: Ack, body: Body) -> None:
-        await ack()
         who = Who(
             user_id=str(body["user_id"]),
             channel=str(body["channel_id"]),
@@ -258,6 +261,7 @@ def _commands(app: AsyncApp, doors: Doors) -> None:
             name=str(body.get("user_name", "")),
         )
         doors.said(str(body.get("text", "")), f"command:{body.get('trigger_id', '')}", who)
+        await ack()
 
 
 def _messages(app: AsyncApp, doors: Doors, bot_user: str) -> None:
@@ -277,14 +281,14 @@ def _messages(app: AsyncApp, doors: Doors, bot_user: str) -> None:
 
     @app.event("app_mention")
     async def mention(ack: Ack, body: Body) -> None:
-        await ack()
         heard(body)
+        await ack()
 
     @app.event("message")
     async def direct(ack: Ack, body: Body) -> None:
-        await ack()
         if body["event"].get("channel_type") == "im":
             heard(body)
+        await ack()
 
 
 def _buttons(app: AsyncApp, doors: Doors) -> None:
@@ -299,14 +303,13 @@ def _buttons(app: AsyncApp, doors: Doors) -> None:
 
     @app.action(re.compile(f"^(?!{REJECT}$)"))
     async def button(ack: Ack, body: Body) -> None:
-        await ack()
         clicked(body)
+        await ack()
 
     @app.action(REJECT)
     async def reject(ack: Ack, body: Body) -> None:
+        doors.intake.begin(_open_rejection(doors, body, _clicker(body)))
         await ack()
-        who = _clicker(body)
-        doors.intake.begin(_open_rejection(doors, body, who))
 
     @app.view(REJECT)
     async def rejected(ack: Ack, body: Body) -> None:
@@ -315,7 +318,6 @@ def _buttons(app: AsyncApp, doors: Doors) -> None:
         if not reason:
             await ack(response_action="errors", errors={REASON_BLOCK: "The reason is recorded: say why."})
             return
-        await ack()
         kept = json.loads(view["private_metadata"])
         who = Who(
             user_id=str(body["user"]["id"]),
@@ -327,6 +329,7 @@ def _buttons(app: AsyncApp, doors: Doors) -> None:
         )
         click = actions.pointed(REJECT, "", kept["value"])
         doors.clicked(click, f"view:{view['id']}:{view.get('hash', '')}", who, reason)
+        await ack()
 
 
 async def _open_rejection(doors: Doors, body: Body, who: Who) -> None:

@@ -50,6 +50,7 @@ class HttpDoor:
         app: AsyncApp | None = None,
         slowest_s: float = SLOWEST_S,
         idle_s: float = IDLE_S,
+        lingering_s: float = LINGERING_S,
         connections: int = CONNECTIONS,
     ) -> None:
         self._host = host
@@ -63,6 +64,7 @@ class HttpDoor:
         self._app = app
         self._slowest_s = slowest_s
         self._idle_s = idle_s
+        self._lingering_s = lingering_s
         self._connections = connections
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
@@ -86,7 +88,7 @@ class HttpDoor:
             logger=log,
             shutdown_timeout=3.0,
             keepalive_timeout=self._idle_s,
-            lingering_time=LINGERING_S,
+            lingering_time=self._lingering_s,
         )
         await self._runner.setup()
         self._listening = await asyncio.get_running_loop().create_server(self._connection, self._host, self._port)
