@@ -87,7 +87,8 @@ def read(text: str, source: str) -> Document:
         return document
     if not isinstance(root, yaml.MappingNode):
         raise CatalogErrors(source, (CatalogError("", root.start_mark.line + 1, "expected keys such as `services:`"),))
-    document.data = _plain(root, (), document)
+    data = _plain(root, (), document)
+    document.data = data if isinstance(data, dict) else {}
     return document
 
 
