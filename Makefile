@@ -7,8 +7,9 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 py
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+MINUTES ?= 1
 
-.PHONY: help demo test check bench format
+.PHONY: help demo test check bench format fuzz
 .PHONY: check-format check-lint check-types check-contracts check-audit
 
 help: ## list the targets
@@ -28,6 +29,10 @@ check: check-format check-lint check-types check-contracts check-audit ## format
 
 bench: $(VENV)/.installed-dev ## the benchmarks; QUICK=1 for a short run
 	$(BIN)/python -m tests.bench $(ARGS)
+
+fuzz: $(VENV)/.installed-dev ## lines for the parser and bytes for the HTTP port, MINUTES=30 of each
+	$(BIN)/python -m tests.security.fuzz_parser --minutes $(MINUTES) $(ARGS)
+	$(BIN)/python -m tests.security.fuzz_http --minutes $(MINUTES) $(ARGS)
 
 format: $(VENV)/.installed-dev ## put the code into the house's format
 	$(BIN)/ruff format .

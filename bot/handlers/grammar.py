@@ -44,8 +44,8 @@ class Word:
 
 
 def decode(text: str) -> str:
-    """The line as the person typed it, on one line."""
-    line = _ESCAPED.sub(_as_typed, text)
+    """The line as the person typed it, on one line; halves of characters, which JSON can carry, become `?`."""
+    line = _ESCAPED.sub(_as_typed, text.encode("utf-8", "replace").decode())
     for entity, character in _ENTITIES:
         line = line.replace(entity, character)
     return " ".join(line.split())
