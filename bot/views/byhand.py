@@ -12,17 +12,20 @@ def by_hand(target: Target) -> str:
     """A shell line (kubectl, jq) for an Istio route; "" for a mesh without one.
 
     Destinations are found by host and subset, not by their place, and `replace` carries the resourceVersion that was
-    read: a list reordered or an object changed meanwhile is never overwritten.
+    read: a list reordered or an object changed meanwhile is never overwritten. A route without a name is told by having
+    both: others may lead to the canary alone, and the API server would refuse them without weight, or lead nowhere.
     """
     kind = _KINDS.get(target.route.mesh)
     if kind is None:
         return ""
     route = target.route
-    named = f"select(.name=={json.dumps(route.route)})|" if route.route else ""
+    canary, stable = _is(target.canary.destination), _is(target.stable.destination)
+    meant = (
+        f".name=={json.dumps(route.route)}" if route.route else f"any(.route[]?;{canary}) and any(.route[]?;{stable})"
+    )
     program = (
-        f"(.spec.{route.protocol}[]|{named}.route[])|="
-        f"(if {_is(target.canary.destination)} then .weight=0 "
-        f"elif {_is(target.stable.destination)} then .weight={target.total} else . end)"
+        f"(.spec.{route.protocol}[]|select({meant})|.route[])|="
+        f"(if {canary} then .weight=0 elif {stable} then .weight={target.total} else . end)"
     )
     read = f"kubectl -n {shlex.quote(route.namespace)} get {kind} {shlex.quote(route.name)} -o json"
     return f"{read} | jq {shlex.quote(program)} | kubectl replace -f -"
