@@ -17,6 +17,7 @@ from bot.engine.wake import Wake
 from bot.engine.workers import Workers
 from bot.engine.world import World
 from bot.errors import Permanent, Transient
+from bot.ports.store import LEASE_FREED
 from bot.rollout.effects import Page
 from bot.rollout.model import Rollout
 
@@ -31,6 +32,8 @@ BROKEN_AFTER = 3
 STEADY_S = 60.0
 """A loop that ran for longer than this before it failed does not fail in a row."""
 LAST_WORDS_S = 3.0
+CANCEL_TRIES = 4
+CANCEL_WAITS_S = 0.3
 
 
 class Engine:
@@ -198,7 +201,9 @@ class Engine:
 
     async def _hear_rings(self) -> None:
         async for key in self._world.inbox.rings():
-            if self._holder.leading:
+            if key == LEASE_FREED:
+                await self._holder.round()
+            elif self._holder.leading:
                 self._mail.add(key)
                 self._workers.ring(key)
                 self._deliver.ring()
@@ -265,9 +270,16 @@ class Engine:
         except (TimeoutError, Transient, Permanent) as error:
             self._world.telemetry.line("letters-left", error=str(error))
 
-    @staticmethod
-    async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+        """End tasks. A cancellation can be swallowed on its way (by a time-out of the same moment): it is repeated, and
+        a task that will not end holds up neither the lease nor the stop."""
+        pending = set(tasks)
         tasks.clear()
+        for _ in range(CANCEL_TRIES):
+            if not pending:
+                return
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_WAITS_S)
+            if pending:
+                self._world.telemetry.line("task-goes-on", tasks=sorted(task.get_name() for task in pending))

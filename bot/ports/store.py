@@ -8,6 +8,9 @@ from bot.rollout.effects import Audit, Message
 from bot.rollout.events import Request
 from bot.rollout.model import Freeze, Rollout
 
+LEASE_FREED = ":lease"
+"""Rung beside rollout ids when a lease is given back, so that the next process need not wait for its turn to ask."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -107,7 +110,7 @@ class Inbox(Protocol):
     async def ring(self, rollout_id: str) -> None: ...
 
     def rings(self) -> AsyncIterator[str]:
-        """Rollout ids as they are rung; reconnects by itself, never ends."""
+        """Rollout ids as they are rung, and LEASE_FREED; reconnects by itself, never ends."""
 
 
 class Leases(Protocol):
@@ -118,7 +121,8 @@ class Leases(Protocol):
     async def renew(self, owner: str, lease: Lease, ttl_s: float) -> Lease | None:
         """The renewed lease, None when it was lost; raises Transient when the store is away."""
 
-    async def release(self, owner: str, lease: Lease) -> None: ...
+    async def release(self, owner: str, lease: Lease) -> None:
+        """Give it back and ring LEASE_FREED; nothing happens when it is another's."""
 
     async def holder(self) -> str:
         """Who holds it, "" for nobody."""

@@ -10,7 +10,7 @@ import pytest
 
 from bot.adapters.redis import RedisStore
 from bot.errors import Conflict, LeaseLost, NotFound, RouteTaken
-from bot.ports.store import Lease, Letter, Posted
+from bot.ports.store import LEASE_FREED, Lease, Letter, Posted
 from bot.rollout.effects import MessageKind
 from bot.rollout.model import Phase, Rollout
 from tests.fakes.clock import FakeClock
@@ -323,6 +323,21 @@ class TestLeases:
         await world.store.leases.release("one", first)
         assert await world.store.leases.holder() == "two"
         assert second.token > first.token
+
+    async def test_giving_a_lease_back_rings(self, world: World) -> None:
+        """Whoever waits for the lease hears at once that it is free; giving back another's rings nothing."""
+        lease = await world.lease("one")
+        async with aclosing(world.store.inbox.rings()) as rings:  # type: ignore[type-var]
+            heard = asyncio.ensure_future(anext(rings))
+            while not heard.done():
+                await world.store.inbox.ring("b-1")
+                await asyncio.sleep(0.01)
+            await world.store.leases.release("two", lease)
+            await world.store.leases.release("one", lease)
+            await world.store.inbox.ring("c-1")
+            while (key := await anext(rings)) == "b-1":
+                pass
+            assert [key, await anext(rings)] == [LEASE_FREED, "c-1"]
 
     async def test_a_lease_says_which_one_was_before(self, world: World) -> None:
         """0 for an empty store: whoever held a lease before knows by it that the store has lost its data."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bot.errors import Conflict, LeaseLost, NotFound, RouteTaken, Transient, Unreadable
 from bot.ports.clock import Clock
-from bot.ports.store import Active, Lease, Letter, Posted
+from bot.ports.store import LEASE_FREED, Active, Lease, Letter, Posted
 from bot.rollout.effects import Audit, Message, MessageKind
 from bot.rollout.events import Request
 from bot.rollout.model import Freeze, Rollout
@@ -308,6 +308,7 @@ class FakeLeases:
         await self._store.reach("release")
         if self.owner == owner and self.token == lease.token:
             self.owner = ""
+            self._store.inbox._ring(LEASE_FREED)
         self._store.replied("release")
 
     async def holder(self) -> str:

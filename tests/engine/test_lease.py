@@ -1,0 +1,55 @@
+"""The lease moves: nothing holds it up, and nobody waits for it longer than needed."""
+
+import asyncio
+
+import pytest
+
+from tests.engine.stage import stage
+from tests.engine.test_stories import started
+
+
+async def test_a_lease_that_is_given_back_is_taken_at_once() -> None:
+    """The one who waits hears it; no time has to pass."""
+    async with stage() as made:
+        other = made.new_engine("bot-2")
+        await other.start()
+        await made.timeline.advance(1.5)
+        assert not other.leading
+        await made.engine.stop()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert other.leading
+        await other.stop()
+
+
+async def test_a_task_that_swallows_its_cancellation_does_not_hold_up_the_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A time-out that runs out in the moment of a cancellation can swallow it: it is cancelled again."""
+    monkeypatch.setattr("bot.engine.engine.CANCEL_WAITS_S", 0.02)
+    async with stage() as made:
+        await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        swallowed = 0
+
+        async def stubborn() -> None:
+            nonlocal swallowed
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    swallowed += 1
+                    if swallowed > 1:
+                        raise
+
+        task = asyncio.create_task(stubborn(), name="stubborn")
+        await asyncio.sleep(0)
+        made.engine._while_leading.append(task)
+        made.store.leases.expire()
+        made.store.leases.steal("another", 60.0)
+        async with asyncio.timeout(5):
+            await made.timeline.advance(3)
+            while made.engine.leading or not task.done():
+                await asyncio.sleep(0.01)
+        assert swallowed == 2
+        assert any(line == "task-goes-on" for line, _ in made.telemetry.lines)
