@@ -3,8 +3,9 @@
 Raising: saved, then patched. Towards 0: patched, then saved. The result of a patch is the next event.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bot.engine.book import Book, Page
 from bot.engine.holder import Holder
@@ -32,6 +33,9 @@ PREFLIGHT_RETRY_S = 5.0
 SOONEST_S = 0.2
 """No rollout wakes itself more often than this, whatever is overdue."""
 CHAIN_LIMIT = 12
+TAKEN_UP_AT_ONCE = 64
+"""Rollouts that a new holder fences and looks at for the first time at once: thousands would keep it from renewing its
+lease. One that somebody asks something of does not wait."""
 LATEST_START_S = 3600.0
 """A start that could not begin for longer than this after its time is cancelled."""
 
@@ -54,6 +58,7 @@ class Wake:
     mail: set[str]
     rung_outbox: Callable[[], None]
     quarantine: Callable[[str, str], None]
+    admission: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TAKEN_UP_AT_ONCE))
 
     async def __call__(self, rollout_id: str) -> None:
         """Run one wake-up; nothing but cancellation leaves it as an exception that matters."""
@@ -66,7 +71,11 @@ class Wake:
         if page.due_at is not None and (late_s := self.world.clock.now() - page.due_at) >= 0:
             self.world.telemetry.observe("wake_late_seconds", late_s)
         try:
-            await self._work(page)
+            if page.taken_over or rollout_id in self.mail:
+                await self._work(page)
+            else:
+                async with self.admission:
+                    await self._work(page)
             if not page.closed:
                 self._close(page, started)
         except LeaseLost as error:
@@ -118,7 +127,7 @@ class Wake:
             self.world.telemetry.line("late-answer-failed", rollout=rollout_id, error=str(error))
 
     async def _work(self, page: Page) -> None:
-        if not page.taken_over:
+        if not page.taken_over and not page.rollout.phase.final:
             await self._take_over(page)
         requests = await self._new_requests(page)
         look = False
