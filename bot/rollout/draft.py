@@ -64,9 +64,9 @@ class Draft:
         """Answer the person who asked, and nobody else."""
         self._messages.append(Message(MessageKind.ANSWER, text, tone=tone, urgent=True, reply=request.reply))
 
-    def record(self, what: str, text: str, by: Actor) -> None:
-        """Add a line to the history and to the audit, at the rollout's present weight."""
-        weight = self.rollout.weight_percent
+    def record(self, what: str, text: str, by: Actor, *, weight_percent: int | None = None) -> None:
+        """Add a line to the history and to the audit, at the rollout's present weight unless another is given."""
+        weight = self.rollout.weight_percent if weight_percent is None else weight_percent
         entry = Entry(self.now, what, text, by, weight)
         self.rollout = self.rollout.with_(history=(*self.rollout.history, entry)[-_HISTORY:])
         who = by.id or by.name or by.source.value

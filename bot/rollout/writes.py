@@ -12,6 +12,9 @@ from bot.rollout.holds import add_hold, ask_about, drop_hold, remaining
 from bot.rollout.model import Direction, HoldReason, Phase, Rollout, Write
 from bot.rollout.retreat import end, rolled_back, zero_failed
 
+UNSURE = frozenset(("transient", "broken"))
+"""Kinds of failure after which the write may be on the route all the same."""
+
 
 def written(draft: Draft, event: Written) -> None:
     """The route shows our change, read back."""
@@ -93,7 +96,9 @@ def write_failed(draft: Draft, event: WriteFailed) -> None:
         return
     failures = rollout.write_failures + 1
     draft.set(write=None, write_failures=failures)
-    if failures == 1 or (failures & (failures - 1) == 0 and failures.bit_length() % 2):
+    if write.raising and event.kind in UNSURE:
+        _unconfirmed(draft, write, event, failures)
+    elif _told_again(failures):
         what = {
             Direction.RAISE: f"{write.weight_percent}% could not be written",
             Direction.ZERO: "0% could not be written",
@@ -108,6 +113,27 @@ def write_failed(draft: Draft, event: WriteFailed) -> None:
         )
     if event.route is not None:
         drift.observe_route(draft, event.route)
+
+
+def _told_again(failures: int) -> bool:
+    """A failure is told at once, and again after 4, 16, 64 in a row."""
+    return failures == 1 or (failures & (failures - 1) == 0 and failures.bit_length() % 2 == 1)
+
+
+def _unconfirmed(draft: Draft, write: Write, event: WriteFailed, failures: int) -> None:
+    """A raise whose fate is unknown is recorded at the weight it may have brought: nobody may ever confirm it."""
+    rollout = draft.rollout
+    known = next((entry for entry in reversed(rollout.history) if entry.kind in ("raised", "unconfirmed")), None)
+    if known is not None and (known.kind, known.weight_percent) == ("unconfirmed", write.weight_percent):
+        if not _told_again(failures):
+            return
+    what = f"{write.weight_percent}% could not be written for certain"
+    draft.record("unconfirmed", f"{what}: {event.detail}", BOT, weight_percent=write.weight_percent)
+    draft.note(
+        f"{what}: {event.detail}. The canary has {rollout.weight_percent}% or {write.weight_percent}% now; "
+        "the next reading of the route will tell, and it is decided afresh then.",
+        tone=Tone.WAIT,
+    )
 
 
 def took_over(draft: Draft, event: TookOver) -> None:
