@@ -90,10 +90,17 @@ def template_errors(template: str) -> tuple[str, ...]:
 
 
 def _placeholders(template: str) -> list[tuple[int, int, str, str, bool]]:
-    """Placeholders as (start, end, name, quote of the string they stand in or "", that string is a pattern)."""
+    """Placeholders as (start, end, name, quote of the string they stand in or "", that string is a pattern).
+
+    In comments there are none, and a quote there opens no string.
+    """
     found: list[tuple[int, int, str, str, bool]] = []
     string_quote, pattern, position = "", False, 0
     while position < len(template):
+        if template[position] == "#" and not string_quote:
+            end = template.find("\n", position)
+            position = len(template) if end < 0 else end
+            continue
         match = _PLACEHOLDER.match(template, position)
         if match:
             found.append((match.start(), match.end(), match.group(1), string_quote, pattern))
