@@ -30,13 +30,18 @@ MIGRATIONS: Mapping[tuple[str, int], Callable[[Raw], Raw]] = {}
 
 
 def dump(value: object) -> str:
-    """One value as a line of JSON: `{"schema", "kind", "value"}`. Raises TypeError for what is no known value."""
+    """One value as a line of JSON: `{"schema", "kind", "value"}`. Raises TypeError for what is no known value.
+
+    Halves of characters (lone surrogates), which JSON can carry into any name or reason, become `?`: no store takes
+    them, and a rollout that cannot be saved cannot go on.
+    """
     cls: Any = type(value)
-    return json.dumps(
+    text = json.dumps(
         {"schema": SCHEMA, "kind": cls.__name__, "value": _encoder(cls)(value)},
         ensure_ascii=False,
         separators=(",", ":"),
     )
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def load(cls: type[Value], text: str | bytes) -> Value:

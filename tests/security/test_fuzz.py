@@ -37,5 +37,5 @@ async def test_a_fault_is_found_and_named() -> None:
         async def __aexit__(self, *error: object) -> None:
             return None
 
-    tally = await fuzz("x", Broken(), 1, cases=range(3, 5))  # type: ignore[arg-type]
+    tally = await fuzz("x", Broken(), 1, cases=range(3, 5))
     assert (tally.failed, tally.unhandled) == (2, [(3, "broken"), (4, "broken")])

@@ -71,7 +71,7 @@ def mark_of(manifest: Mapping[str, Any]) -> Mark | None:
             inserted=bool(fields.get("inserted", False)),
             reason=str(fields.get("reason", "")),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
@@ -92,7 +92,7 @@ def target_of(manifest: Mapping[str, Any], mesh: str) -> Target | None:
     try:
         stable, canary = Destination.parse(mark.stable), Destination.parse(mark.canary)
         total = int(fields.get("total", 100))
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         return None
     if not stable.host or not canary.host:
         return None
@@ -135,6 +135,6 @@ def _fields(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return None
     try:
         fields = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
