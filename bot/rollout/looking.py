@@ -8,10 +8,10 @@ from bot.rollout.baking import observe_silence, progress
 from bot.rollout.draft import Draft
 from bot.rollout.drift import observe_route
 from bot.rollout.events import Clocked, Looked
-from bot.rollout.gate import Assessment, Odds, Verdict
+from bot.rollout.gate import Assessment
 from bot.rollout.holds import observe_errors, observe_fingerprint, observe_freezes, observe_nodes
 from bot.rollout.judging import judge
-from bot.rollout.model import OnSilence, Phase, Rollout
+from bot.rollout.model import Phase, Rollout
 
 _BACK = (Phase.ROLLING_BACK, Phase.PROMOTED, Phase.ROLLED_BACK, Phase.CANCELLED)
 
@@ -100,22 +100,8 @@ def _observe(draft: Draft, look: Assessment) -> None:
 
 
 def _keep(draft: Draft, look: Assessment) -> None:
-    """The look as the card shows it, and its evidence once, in the rollout, where the next look goes on from.
-
-    What a machine is to blame for, and is only held for, is forgotten: it would fail the release once the machine is
-    well again. Going on from less evidence than there was keeps its error rate.
-    """
-    evidence = look.evidence or draft.rollout.evidence
-    if look.cause is not None and draft.rollout.rules.on_machine is OnSilence.HOLD:
-        failing = [
-            report for report in look.reports if report.verdict is Verdict.FAIL and report.gate in look.cause.gates
-        ]
-        if failing and look.machine_explains(failing):
-            gates = {report.gate for report in failing}
-            evidence = tuple(
-                replace(one, limit=Odds(), stable=Odds()) if one.gate in gates else one for one in evidence
-            )
-    draft.set(assessment=replace(look, evidence=()), evidence=evidence)
+    """The look as the card shows it, and its evidence once, in the rollout, where the next look goes on from."""
+    draft.set(assessment=replace(look, evidence=()), evidence=look.evidence or draft.rollout.evidence)
 
 
 def _over(draft: Draft) -> bool:

@@ -1,9 +1,6 @@
 """What the machine keeps of the gates' evidence: over every step, until the canary is another one."""
 
-import pytest
-
-from bot.rollout.gate import Blame, Cause, GateEvidence, Odds, Verdict
-from bot.rollout.model import OnSilence, Rules
+from bot.rollout.gate import GateEvidence
 from tests.unit.rollout.test_machine import begun
 
 
@@ -42,20 +39,6 @@ def test_evidence_alone_is_no_reason_to_save() -> None:
     decision = world.step(world.look(evidence=seen(120.0)))
     assert decision.rollout.evidence == seen(120.0)
     assert not decision.save
-
-
-@pytest.mark.parametrize(("on_machine", "kept"), [(OnSilence.HOLD, Odds()), (OnSilence.ROLL_BACK, Odds((9.0,)))])
-def test_what_a_machine_is_held_for_is_not_held_against_the_release(on_machine: OnSilence, kept: Odds) -> None:
-    """Its slow requests are counted and forgotten as evidence, of the gates that it explains and of no other."""
-    world = begun(rules=Rules(on_machine=on_machine))
-    slow, errors = world.report(Verdict.FAIL, gate="p99", deciding=True), world.report()
-    evidence = tuple(
-        GateEvidence(gate, "source", 5.0, requests=50.0, limit=Odds((9.0,))) for gate in ("p99", "error-rate")
-    )
-    world.now += 5
-    world.step(world.look(slow, errors, evidence=evidence, cause=Cause(Blame.MACHINE, "Likely the machine.", ("p99",))))
-    assert [one.limit for one in world.rollout.evidence] == [kept, Odds((9.0,))]
-    assert world.rollout.evidence[0].requests == 50.0
 
 
 def test_a_canary_that_begins_again_begins_without_evidence() -> None:
