@@ -30,6 +30,8 @@ async def require(desk: Desk, verb: str, service: str, who: Who, namespace: str 
             f"Slack cannot tell right now who you are, so `{verb}` was not done.",
             "Nothing was changed. Try again in a minute; `rollback` works meanwhile.",
         ) from error
+    except NotFound as error:
+        raise Refused(f"Slack knows nobody by your id, so `{verb}` was not done.", "Nothing was changed.") from error
     named = desk.catalog().entry(service, namespace).roles
     refusal = allowed(verb, person, await resolved(desk, named, ROLE_OF.get(verb)))
     if refusal is not None:

@@ -36,11 +36,12 @@ VIEW: dict[str, Any] = {
     "user": USER,
     "team": {"id": "T0SANDBOX"},
     "view": {
+        "type": "modal",
         "id": "V1",
         "hash": "h",
         "callback_id": "reject",
         "private_metadata": json.dumps({"value": POINTER, "channel": "C1", "thread": "", "response_url": ""}),
-        "state": {"values": {"reason": {"reason": {"type": "plain_text_input", "value": "no"}}}},
+        "state": {"values": {"reason": {"text": {"type": "plain_text_input", "value": "no"}}}},
     },
 }
 EVENT: dict[str, Any] = {

@@ -62,10 +62,11 @@ SHAPES = {
         "type": "view_submission",
         "user": {"id": "U0ADA"},
         "view": {
+            "type": "modal",
             "callback_id": "reject",
             "id": "V1",
             "private_metadata": "[]",
-            "state": {"values": {"reason": {"reason": {"value": "x"}}}},
+            "state": {"values": {"reason": {"text": {"value": "x"}}}},
         },
     },
 }
