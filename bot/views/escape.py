@@ -13,6 +13,7 @@ _PERSON = re.compile(r"[UW][A-Z0-9]{2,}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _FENCE = re.compile(r"`{2,}")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_ESCAPED = str.maketrans(_ENTITIES)
 NOTHING = "–"
 
 
@@ -21,9 +22,12 @@ def escape(text: str, limit: int = 3000) -> str:
 
     Single backticks stay, so that a sentence can quote what was typed; runs of them would open a block of code.
     """
+    clean = _FENCE.sub(lambda run: "ˋ" * len(run[0]), _CONTROL.sub("", text))
+    whole = clean.translate(_ESCAPED)
+    if len(whole) <= limit:
+        return whole
     pieces: list[str] = []
     room = limit
-    clean = _FENCE.sub(lambda run: "ˋ" * len(run[0]), _CONTROL.sub("", text))
     for index, character in enumerate(clean):
         piece = _ENTITIES.get(character, character)
         last = index == len(clean) - 1
