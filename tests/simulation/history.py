@@ -4,11 +4,12 @@ One decision is judged by `bot.rollout.invariants`; here is judged what only the
 the API server, from whom, when, and whether people were told. Nothing of the bot's own judgement is used for that.
 """
 
-import copy
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 from bot.adapters.mesh import annotation
@@ -154,7 +155,7 @@ class History:
     def disturb(self, who: str, what: str, *, api: bool = False, process: bool = True) -> None:
         """Something befell a process; `api` when it cannot reach the API server, `process` when it did not run."""
         self.faults += 1
-        self.fates[what.split(" by ")[0].split(" from ")[0]] += 1
+        self.fates[what.split(" by ", maxsplit=1)[0].split(" from ", maxsplit=1)[0]] += 1
         if process:
             self._shaken.append(self.now())
         if api:
@@ -204,7 +205,7 @@ class History:
             return
         newest = event.assessment.newest_sample_at
         since = self._in_hand_since[who, rollout.id]
-        if newest is None or newest - EPOCH_S <= since - SAMPLE_SLACK_S:
+        if newest is None or newest - EPOCH_S <= since - SAMPLE_SLACK_S - abs(self.skew_of(who)):
             self.breaks("raised_wrongly", f"{rollout.id}: {who} raises on samples from before it had the rollout")
 
     def unwatched(self, rollout: Rollout) -> None:
@@ -221,7 +222,9 @@ class History:
             return
         blind_s = self.now() - max(self._looked.setdefault(rollout.id, self.now()), self._troubled_at)
         if blind_s > LOOKS_WITHIN_S:
-            self.breaks("broken", f"rule 9: {rollout.id} was not looked at for {blind_s:.0f} s of {rollout.phase.value}")
+            self.breaks(
+                "broken", f"rule 9: {rollout.id} was not looked at for {blind_s:.0f} s of {rollout.phase.value}"
+            )
             self._looked[rollout.id] = self.now()
 
     def sent(self, who: str, target: Target, change: SetWeight) -> None:
@@ -238,7 +241,9 @@ class History:
         for freeze in self.store.freezes._freezes.values():
             stands = freeze.covers(target.service, now) and freeze.covers(target.service, now + self.skew_of(who))
             if stands and now - freeze.since > FREEZE_BINDS_AFTER_S:
-                self.breaks("raised_wrongly", f"{change.mark.rollout}: a raise {now - freeze.since:.0f} s into a freeze")
+                self.breaks(
+                    "raised_wrongly", f"{change.mark.rollout}: a raise {now - freeze.since:.0f} s into a freeze"
+                )
 
     def landed(
         self, who: str, target: Target, before: dict[str, Any], after: dict[str, Any], store: Any, now: float
@@ -281,6 +286,11 @@ class History:
         self.rollouts.setdefault(rollout.id, rollout)
         self.say(rollout.id, "created", rollout.phase.value)
 
+    def began(self, who: str, text: str) -> None:
+        """A process begins; before it there may have been none."""
+        self._troubled_at = self.now()
+        self.say(who, "starts", text)
+
     def asked(self, request: Request) -> None:
         """A person's request reached the inbox."""
         self.requests[request.id] = request
@@ -315,7 +325,7 @@ class History:
 
     def finish(self, outbox_left: int, telemetry: Sequence[Any], unexpected: Sequence[str]) -> None:
         """Judge the whole."""
-        for name, rollout in self.rollouts.items():
+        for name in self.rollouts:
             record = self.store.rollouts.records.get(name)
             if record is None:
                 self.breaks("lost", f"{name} has no record any more")
@@ -388,7 +398,8 @@ class History:
         limit_s, cause = AT_ONCE_S, "with everything within reach"
         away = [at for at in self._unreachable if at >= since - RETRIED_WITHIN_S]
         if away:
-            limit_s, cause = away[-1] - since + RETRIED_WITHIN_S, "after the API server was out of reach"
+            limit_s = max(limit_s, away[-1] - since + RETRIED_WITHIN_S)
+            cause = "after the API server was out of reach"
         gone = [at for at in self._shaken if at >= since - RETRIED_WITHIN_S]
         if gone or by != decider:
             limit_s = max(limit_s, (gone or [since])[-1] - since + TAKEN_OVER_WITHIN_S)
@@ -409,14 +420,15 @@ class History:
         if not told:
             self.breaks("unannounced", f"{move.rollout}: {move.was}% -> {move.weight}% was told to nobody")
         if not any(
-            line.rollout == move.rollout and line.weight_percent == move.weight and line.by for line in self.store.audits
+            line.rollout == move.rollout and line.weight_percent == move.weight and line.by
+            for line in self.store.audits
         ):
             self.breaks("unannounced", f"{move.rollout}: {move.was}% -> {move.weight}% is not in the audit")
 
     def _repeats(self, letter: str, moments: Sequence[float]) -> None:
         again = len(moments) - 1
         self.repeated += again
-        for earlier, later in zip(moments, moments[1:], strict=False):
+        for earlier, later in pairwise(moments):
             if not any(earlier - LATE_WITHIN_S <= at <= later + 1e-6 for at in self._chat_troubles):
                 self.breaks("broken", f"letter {letter} was said again for no reason")
 
@@ -426,7 +438,7 @@ def _named(event: Event) -> str:
 
 
 def _entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    return manifest["spec"]["http"][0]["route"]  # type: ignore[no-any-return]
+    return manifest["spec"]["http"][0]["route"]
 
 
 def _sum(manifest: dict[str, Any]) -> int:
@@ -442,7 +454,7 @@ def canary_weight(manifest: dict[str, Any], target: Target) -> int:
 
 def _without_ours(manifest: dict[str, Any], target: Target) -> dict[str, Any]:
     """The object without what we may change."""
-    bare = copy.deepcopy(manifest)
+    bare = json.loads(json.dumps(manifest))
     for key in ("resourceVersion", "managedFields", "annotations"):
         bare["metadata"].pop(key, None)
     inserted = target.canary_inserted

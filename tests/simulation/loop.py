@@ -46,6 +46,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._random = random
         self._moment = 0.0
         self._ended = False
+        self._order = 0
+        self._timers: list[tuple[float, int, asyncio.Handle]] = []
         self._made: list[asyncio.Task[Any]] = []
         self.set_task_factory(self._make)
         self.unexpected: list[str] = []
@@ -97,7 +99,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 if not task.done():
                     with suppress(RuntimeError):
-                        task.get_coro().close()  # type: ignore[union-attr]
+                        task.get_coro().close()
         finally:
             asyncio._set_running_loop(None)
         self.close()
@@ -111,17 +113,32 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._made.append(task)
         return task
 
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
+        """Run a callback at a moment; a plain handle, for nobody asks it when."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._order += 1
+        heapq.heappush(self._timers, (when, self._order, handle))
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
+        """Run a callback some seconds from now."""
+        return self.call_at(self._moment + delay, callback, *args, context=context)
+
     def _turn(self) -> None:
-        scheduled, ready = self._scheduled, self._ready  # type: ignore[attr-defined]
+        timers, ready = self._timers, self._ready  # type: ignore[attr-defined]
         if not ready:
-            while scheduled and scheduled[0]._cancelled:
-                heapq.heappop(scheduled)
-            if not scheduled:
+            while timers and timers[0][2]._cancelled:
+                heapq.heappop(timers)
+            if not timers:
                 raise Stuck("nothing is left that could happen")
-            self._moment = max(self._moment, scheduled[0]._when)
+            self._moment = max(self._moment, timers[0][0])
         end = self._moment + SAME_MOMENT_S
-        while scheduled and scheduled[0]._when <= end:
-            ready.append(heapq.heappop(scheduled))
+        while timers and timers[0][0] <= end:
+            ready.append(heapq.heappop(timers)[2])
         handles = list(ready)
         ready.clear()
         if len(handles) > 1:
@@ -134,6 +151,3 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 handle._run()
             elif not process.dead:
                 process.held.append(handle)
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Cancelled timers are dropped when their time comes."""

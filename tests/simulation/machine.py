@@ -33,7 +33,7 @@ class LoopTimeline:
     def __init__(self, loop: VirtualLoop, clock: SkewedClock, process: Process) -> None:
         self._loop, self._clock, self._process = loop, clock, process
         self._on_ring: Callable[[str], Awaitable[None]] | None = None
-        self._set: dict[str, tuple[float, float, asyncio.TimerHandle]] = {}
+        self._set: dict[str, tuple[float, float, asyncio.Handle]] = {}
 
     async def start(self, on_ring: Callable[[str], Awaitable[None]]) -> None:
         self._on_ring = on_ring

@@ -6,7 +6,6 @@ from random import Random
 from bot.errors import CanaryError, UserError
 from bot.rollout.events import VERBS
 from bot.rollout.model import HoldReason, Phase, Rollout
-from bot.usecases.desk import Desk
 from bot.usecases.freezing import freeze, unfreeze
 from bot.usecases.requests import put
 from bot.usecases.rollback import rollback
@@ -64,7 +63,7 @@ class People:
 
     def put(self, bot: Bot, verb: str, rollout: Rollout, *, option: str = "", revision: int | None = None) -> None:
         """Somebody asks something of one rollout."""
-        person = self._random.choice(APPROVERS) if verb in ("approve", "reject") else self._random.choice(APPROVERS)
+        person = self._random.choice(APPROVERS)
         if not option:
             option = {
                 "promote": self._random.choice(("", "", "full", "override")),
@@ -76,9 +75,7 @@ class People:
         if verb == "rollback" and revision is None:
             self._do(bot, verb, lambda: rollback(desk, name, who, "I say so"))
             return
-        self._do(
-            bot, verb, lambda: put(desk, verb, name, who, reason="because", option=option, revision=revision)
-        )
+        self._do(bot, verb, lambda: put(desk, verb, name, who, reason="because", option=option, revision=revision))
 
     def settle(self, rollout: Rollout, impatient: bool) -> None:
         """Bring a rollout to its end as reasonable people would."""

@@ -81,7 +81,7 @@ def _raises_unsaved(former: Any) -> Any:
     async def save(self: Keep, page: Page) -> bool:
         if page.rollout.write is not None and page.rollout.write.raising:
             return True
-        return await former(self, page)  # type: ignore[no-any-return]
+        return await former(self, page)
 
     return save
 
@@ -94,7 +94,7 @@ def _zero_waits_for_the_store(former: Any) -> Any:
     async def perform(self: Wake, page: Page, effect: Any) -> Event | None:
         if isinstance(effect, SetWeight) and effect.direction is Direction.ZERO and not await self.keep.save(page):
             return WriteFailed(effect.mark.revision, "unsaved", "the decision could not be saved")
-        return await former(self, page, effect)  # type: ignore[no-any-return]
+        return await former(self, page, effect)
 
     return perform
 
@@ -103,7 +103,7 @@ def _zero_once_only(former: Any) -> Any:
     async def write(self: Wake, page: Page, change: SetWeight) -> Event:
         if change.direction is Direction.ZERO and page.rollout.write is not None and page.rollout.write.attempts:
             return WriteFailed(change.mark.revision, "transient", "not tried again")
-        return await former(self, page, change)  # type: ignore[no-any-return]
+        return await former(self, page, change)
 
     return write
 

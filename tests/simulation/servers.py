@@ -1,7 +1,7 @@
 """The servers of the simulated world, and how a process reaches them: API server, store, metrics, chat, pager."""
 
 import asyncio
-import copy
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -11,7 +11,7 @@ import jsonpatch
 from bot.adapters.kubernetes import Change, Unprocessable
 from bot.adapters.mesh.istio import IstioMesh
 from bot.analysis.samples import Answer, Query
-from bot.errors import CannotMeasure, CanaryError, Conflict, NotFound, Permanent, Transient
+from bot.errors import CanaryError, CannotMeasure, Conflict, NotFound, Permanent, Transient
 from bot.ports.mesh import Survey, Wanted
 from bot.rollout.effects import Page, SetWeight
 from bot.rollout.model import Target
@@ -40,6 +40,11 @@ BUSY = {name: KUBE_REFUSALS[name] for name in ("429", "500")}
 CHAT_REFUSALS: dict[str, Callable[[], CanaryError]] = {"429": lambda: Transient("ratelimited", 3.0)}
 
 
+def copied(manifest: dict[str, Any]) -> dict[str, Any]:
+    """An object as it comes over the network."""
+    return json.loads(json.dumps(manifest))
+
+
 class Truth(FakeMesh):
     """The objects at the API server; `on_store` hears of every one that changes, before and after."""
 
@@ -63,7 +68,7 @@ class Truth(FakeMesh):
         except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
             raise Unprocessable(f"422: {error}") from error
         self._store(patched, manager)
-        return copy.deepcopy(self.objects["shop", name])
+        return copied(self.objects["shop", name])
 
 
 class SimKube:
@@ -80,15 +85,15 @@ class SimKube:
         async def act() -> dict[str, Any]:
             if ("shop", name) not in self._truth.objects:
                 raise NotFound(f"virtualservices {name!r} not found")
-            return copy.deepcopy(self._truth.objects["shop", name])
+            return copied(self._truth.objects["shop", name])
 
-        return await self._wire.call("api", "get", act, timeout_s, more=BUSY)  # type: ignore[no-any-return]
+        return await self._wire.call("api", "get", act, timeout_s, more=BUSY)
 
     async def all(self, path: str, *, selector: str = "", timeout_s: float = 3.0) -> list[dict[str, Any]]:
         async def act() -> list[dict[str, Any]]:
-            return [copy.deepcopy(manifest) for _, manifest in sorted(self._truth.objects.items())]
+            return [copied(manifest) for _, manifest in sorted(self._truth.objects.items())]
 
-        return await self._wire.call("api", "list", act, timeout_s, more=BUSY)  # type: ignore[no-any-return]
+        return await self._wire.call("api", "list", act, timeout_s, more=BUSY)
 
     async def patch(
         self,
@@ -104,9 +109,7 @@ class SimKube:
         async def act() -> dict[str, Any]:
             return self._truth.patch(name, operations, self._owner)
 
-        return await self._wire.call(  # type: ignore[no-any-return]
-            "api", "patch", act, timeout_s, changes=True, more=KUBE_REFUSALS
-        )
+        return await self._wire.call("api", "patch", act, timeout_s, changes=True, more=KUBE_REFUSALS)
 
     async def watch(self, path: str, *, selector: str = "") -> AsyncGenerator[Change, None]:
         queue: asyncio.Queue[Any] = asyncio.Queue()
@@ -141,9 +144,7 @@ class SimMesh(IstioMesh):
         self._truth, self._wire, self._owner, self._history = truth, wire, owner, history
 
     async def survey(self, wanted: Wanted, first_weight: int) -> Survey:
-        return await self._wire.call(  # type: ignore[no-any-return]
-            "api", "survey", lambda: self._truth.survey(wanted, first_weight), 3.0
-        )
+        return await self._wire.call("api", "survey", lambda: self._truth.survey(wanted, first_weight), 3.0)
 
     async def write(self, target: Target, change: SetWeight) -> RouteState:
         self._history.sent(self._owner, target, change)
@@ -177,7 +178,7 @@ class WiredMetrics:
             return self._metrics.answer(queries)
 
         try:
-            return await self._wire.call("metrics", "ask", act, METRICS_TIMEOUT_S)  # type: ignore[no-any-return]
+            return await self._wire.call("metrics", "ask", act, METRICS_TIMEOUT_S)
         except Transient as error:
             return {query: CannotMeasure(str(error)) for query in queries}
 
@@ -247,9 +248,9 @@ class WiredChat:
 
         async def act() -> tuple[str, str]:
             self._history.posted(letter, thread, text)
-            return await self._chat.post(channel, text, blocks, thread=thread, key=key)  # type: ignore[no-any-return]
+            return await self._chat.post(channel, text, blocks, thread=thread, key=key)
 
-        return await self._call("post", act)  # type: ignore[no-any-return]
+        return await self._call("post", act)
 
     async def update(self, channel: str, ts: str, text: str, blocks: Any) -> None:
         await self._call("update", lambda: self._chat.update(channel, ts, text, blocks))

@@ -21,8 +21,8 @@ GIVEN_UP_S = 200.0
 BAD_FOR_S = 45.0
 SERVICES = ("store", "api", "metrics", "chat")
 MISHAPS = (
-    *("kill",) * 4, *("blade",) * 6, *("stall",) * 5, *("stop",) * 3, *("partition",) * 4, *("step",) * 2, "store down", "metrics down",
-    *("edit",) * 2, "redeploy", "pods", "stable pods", *("sigterm",) * 2, "scrape gap",
+    *("kill",) * 4, *("blade",) * 6, *("stall",) * 5, *("stop",) * 3, *("partition",) * 4, *("step",) * 2, "store down",
+    "metrics down", *("edit",) * 2, "redeploy", "pods", "stable pods", *("sigterm",) * 2, "scrape gap",
 )  # fmt: skip
 
 
@@ -58,9 +58,7 @@ def run(seed: int, *, lines: bool = False) -> Outcome:
         if collecting:
             gc.enable()
     town = story.town
-    history.finish(
-        story.letters_left, [bot.telemetry for bot in town.bots], loop.unexpected
-    )
+    history.finish(story.letters_left, [bot.telemetry for bot in town.bots], loop.unexpected)
     ends = Counter(one.rollout.phase.value for one in town.store.rollouts.records.values())
     raises = sum(move.weight > move.was for move in history.moves)
     return Outcome(
@@ -112,7 +110,7 @@ class Story:
                 self.people.ask(what, name)
             else:
                 self._befall(what)
-            if town.quiet and town.store.rollouts.records and random.random() < 0.5:
+            if town.quiet and town.store.rollouts.records and random.random() < 0.8:
                 break
         await self._calm()
 
@@ -143,7 +141,7 @@ class Story:
                 self._history.say("world", "scrape gap")
             case "metrics down" | "store down":
                 for one in alive:
-                    town.cut(one, {what.split()[0]})
+                    town.cut(one, {what.split(maxsplit=1)[0]})
                     self._loop.call_later(random.uniform(2.0, 15.0), town.heal, one)
             case "spoil":
                 self._spoil(service)
@@ -212,9 +210,9 @@ class Story:
             self._look_at_bad_ones(begun)
         self.letters_left = at_once(town.store.outbox.depth())
         for one in town.store.rollouts.records.values():
-            if one.rollout.target.service in self._bad_from_the_start and not one.rollout.undo_of:
-                if one.rollout.phase is Phase.PROMOTED:
-                    history.promoted_badly(one.rollout.id)
+            bad = one.rollout.target.service in self._bad_from_the_start and not one.rollout.undo_of
+            if bad and one.rollout.phase is Phase.PROMOTED:
+                history.promoted_badly(one.rollout.id)
 
     def _look_at_bad_ones(self, quiet_since: float) -> None:
         """A canary that fails, with weight, while everything can be measured and written."""

@@ -1,6 +1,5 @@
 """The simulated world: one store, one API server, one Prometheus, one chat, and several bots on them."""
 
-import asyncio
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from bot.engine.world import World
 from bot.ports.store import Letter
 from bot.rollout.effects import Decision
 from bot.rollout.events import Event
-from bot.rollout.machine import decide
 from bot.rollout.model import Rollout
 from bot.usecases.desk import Desk
 from tests.fakes.chat import FakeChat
@@ -27,7 +25,7 @@ from tests.fakes.store import FakeStore
 from tests.fakes.telemetry import FakeTelemetry
 from tests.simulation.history import History, canary_weight
 from tests.simulation.loop import PROCESS, WORLD, Process, VirtualLoop
-from tests.simulation.machine import EPOCH_S, LoopTimeline, SkewedClock
+from tests.simulation.machine import LoopTimeline, SkewedClock
 from tests.simulation.servers import (
     LETTER,
     STORE_TIMEOUT_S,
@@ -174,7 +172,7 @@ class Town:
         desk = Desk(directory=self.directory, **ports)
         bot = Bot(process.name, process, clock, timeline, wire, Engine(world), desk, telemetry)
         self.bots.append(bot)
-        self.history.say(process.name, "starts", f"clock {skew_s:+.1f} s")
+        self.history.began(process.name, f"clock {skew_s:+.1f} s")
         self.loop.spawn(process, bot.engine.start())
         return bot
 
@@ -286,7 +284,7 @@ class Town:
             history.queued(rollout_id, messages, letters)
 
         store.rollouts.save = saved  # type: ignore[method-assign]
-        store.rollouts.create = created  # type: ignore[method-assign]
+        store.rollouts.create = created  # type: ignore[method-assign, assignment]
         store.inbox.put = asked  # type: ignore[method-assign]
         store.outbox.queue = queued  # type: ignore[method-assign]
 
@@ -294,7 +292,7 @@ class Town:
 @contextmanager
 def watched(history: History) -> Iterator[None]:
     """Hear of every decision and know every letter, in whichever process, while it lasts."""
-    former_decide, former_deliver = wake.decide, deliver.Deliver._deliver
+    former_decide, former_deliver = vars(wake)["decide"], deliver.Deliver._deliver
 
     def hear(rollout: Rollout, event: Event, now: float) -> Decision:
         decision = former_decide(rollout, event, now)
@@ -306,12 +304,12 @@ def watched(history: History) -> Iterator[None]:
         LETTER.set(letter.id)
         return await former_deliver(self, letter)
 
-    wake.decide = hear
+    setattr(wake, "decide", hear)  # noqa: B010
     deliver.Deliver._deliver = known  # type: ignore[method-assign]
     try:
         yield
     finally:
-        wake.decide = former_decide
+        setattr(wake, "decide", former_decide)  # noqa: B010
         deliver.Deliver._deliver = former_deliver  # type: ignore[method-assign]
 
 
@@ -323,6 +321,3 @@ def _catalog() -> Catalog:
     if not _PARSED:
         _PARSED.append(load(CATALOG))
     return _PARSED[0]
-
-
-

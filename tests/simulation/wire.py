@@ -41,9 +41,10 @@ class Blade:
 
 @dataclass(slots=True)
 class Wire:
-    """The network of one process. `rates` are probabilities of a fault by service or call; `cut` are services out of reach.
+    """The network of one process.
 
-    `died` is called when the blade falls, `told` with every fault (service, call, fate).
+    `rates` are probabilities of a fault by service or call, `cut` are services out of reach. `died` is called when the
+    blade falls, `told` with every fault (service, call, fate).
     """
 
     loop: VirtualLoop
