@@ -75,7 +75,7 @@ class Api:
         told: Json = await custom.delete_namespaced_custom_object(*self.where(), name, **options)
         return told
 
-    async def list(self, **options: Any) -> Json:
+    async def listed(self, **options: Any) -> Json:
         custom = client.CustomObjectsApi(self.client)
         found: Json = await custom.list_namespaced_custom_object(*self.where(), **options)
         return found
@@ -167,7 +167,7 @@ async def test_a_created_object_has_what_the_server_adds(api: Api) -> None:
     """A create answers with uid, generation 1, resourceVersion and creationTimestamp."""
     made = await api.create()
     metadata = made["metadata"]
-    assert uuid.UUID(metadata["uid"])
+    assert str(uuid.UUID(metadata["uid"])) == metadata["uid"]
     assert metadata["generation"] == 1
     assert int(metadata["resourceVersion"]) > 0
     assert metadata["creationTimestamp"].endswith("Z")
@@ -478,10 +478,10 @@ async def test_field_selectors_choose_or_are_refused(api: Api) -> None:
     """metadata.name selects for every kind; a field that cannot select is a 400."""
     await api.create("payments")
     await api.create("checkout")
-    found = await api.list(field_selector="metadata.name=checkout")
+    found = await api.listed(field_selector="metadata.name=checkout")
     assert [item["metadata"]["name"] for item in found["items"]] == ["checkout"]
     with pytest.raises(ApiException) as caught:
-        await api.list(field_selector="spec.hosts=x")
+        await api.listed(field_selector="spec.hosts=x")
     assert "field label not supported" in status_of(caught.value)["message"]
 
 
@@ -489,14 +489,14 @@ async def test_a_list_in_pages_is_one_moment(api: Api) -> None:
     """limit and continue give every object of the first page's moment once, whatever is written between pages."""
     for name in ("a", "b", "c", "d", "e"):
         await api.create(name)
-    first = await api.list(limit=2)
+    first = await api.listed(limit=2)
     assert first["metadata"]["remainingItemCount"] == 3
     await api.delete("c")
     await api.create("f")
     names = [item["metadata"]["name"] for item in first["items"]]
     page = first
     while page["metadata"].get("continue"):
-        page = await api.list(limit=2, _continue=page["metadata"]["continue"])
+        page = await api.listed(limit=2, _continue=page["metadata"]["continue"])
         names += [item["metadata"]["name"] for item in page["items"]]
         assert page["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
     assert names == ["a", "b", "c", "d", "e"]
@@ -505,7 +505,7 @@ async def test_a_list_in_pages_is_one_moment(api: Api) -> None:
 async def test_a_watch_goes_on_from_a_list(api: Api) -> None:
     """A watch from a list's resourceVersion sends all later changes in order, and nothing older."""
     await api.create("old")
-    version = (await api.list())["metadata"]["resourceVersion"]
+    version = (await api.listed())["metadata"]["resourceVersion"]
     await api.create("payments")
     await api.patch(weights(5))
     await api.delete()
@@ -542,7 +542,7 @@ async def test_a_watch_from_nothing_begins_with_what_is_there(api: Api) -> None:
 async def test_a_selective_watch_sees_objects_come_and_go(api: Api) -> None:
     """An object whose label stops matching is DELETED for the watcher, and ADDED when it matches again."""
     await api.create()
-    version = (await api.list())["metadata"]["resourceVersion"]
+    version = (await api.listed())["metadata"]["resourceVersion"]
     for tier in ("batch", "web"):
         await api.patch({"metadata": {"labels": {"tier": tier}}}, media=MERGE_PATCH)
     events = await api.events(2, resource_version=version, label_selector="tier=web", timeout_seconds=10)
@@ -752,7 +752,7 @@ async def test_policy_rules_allow_only_what_they_name(kube: Api, kube_server: Ku
 
 async def test_a_watch_from_compacted_history_has_expired(kube: Api, kube_server: KubeServer) -> None:
     """A watch from before the history that is left is one ERROR event with a 410 Expired."""
-    version = (await kube.list())["metadata"]["resourceVersion"]
+    version = (await kube.listed())["metadata"]["resourceVersion"]
     await kube.patch([{"op": "replace", "path": "/spec/http/0/timeout", "value": "9s"}])
     kube_server.faults(compact=True)
     events = await kube.events(2, resource_version=version, timeout_seconds=10)
@@ -762,10 +762,10 @@ async def test_a_watch_from_compacted_history_has_expired(kube: Api, kube_server
 
 async def test_the_history_of_a_kind_is_bounded(kube: Api) -> None:
     """After more writes than the server keeps, an old resourceVersion is 410 while a recent one still works."""
-    version = (await kube.list())["metadata"]["resourceVersion"]
+    version = (await kube.listed())["metadata"]["resourceVersion"]
     for number in range(205):
         await kube.patch([{"op": "replace", "path": "/spec/http/0/timeout", "value": f"{number}s"}])
-    recent = (await kube.list())["metadata"]["resourceVersion"]
+    recent = (await kube.listed())["metadata"]["resourceVersion"]
     await kube.patch([{"op": "replace", "path": "/spec/http/0/timeout", "value": "1h"}])
     assert [event["type"] for event in await kube.events(1, resource_version=version)] == ["ERROR"]
     assert [event["type"] for event in await kube.events(1, resource_version=recent)] == ["MODIFIED"]
@@ -774,7 +774,7 @@ async def test_the_history_of_a_kind_is_bounded(kube: Api) -> None:
 async def test_bookmarks_come_when_asked_for(kube: Api, kube_server: KubeServer) -> None:
     """An idle watch with allowWatchBookmarks learns the store's resourceVersion from a BOOKMARK."""
     kube_server.faults(bookmark_s=0.05)
-    version = (await kube.list())["metadata"]["resourceVersion"]
+    version = (await kube.listed())["metadata"]["resourceVersion"]
     await kube.core.create_namespaced_config_map("shop", client.V1ConfigMap(metadata=client.V1ObjectMeta(name="x")))
     custom = client.CustomObjectsApi(kube.client)
     response = await custom.list_namespaced_custom_object_without_preload_content(

@@ -47,7 +47,7 @@ CONFIRM = {
     "confirm": plain("Promote to 50%"),
     "deny": plain("Not yet"),
 }
-CARD = [
+CARD: list[dict[str, Any]] = [
     {"type": "header", "text": plain("Approval needed: payments v2 to 50%")},
     {
         "type": "plan",

@@ -221,7 +221,7 @@ async def test_a_full_card_is_accepted(client: AsyncWebClient) -> None:
         "type": "rich_text",
         "elements": [{"type": "rich_text_section", "elements": [{"type": "text", "text": "x"}]}],
     }
-    blocks = [
+    blocks: list[dict[str, Any]] = [
         {"type": "header", "text": plain},
         {"type": "context", "elements": [{"type": "mrkdwn", "text": "<!date^1700000000^{time}|now>"}]},
         {

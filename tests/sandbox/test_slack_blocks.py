@@ -59,6 +59,14 @@ BLOCKS: list[dict[str, Any]] = [
 ]
 
 
+def _in_list(put: Callable[[Any], Any], whole: list[Any], index: int) -> Callable[[Any], Any]:
+    return lambda new: put([*whole[:index], new, *whole[index + 1 :]])
+
+
+def _in_dict(put: Callable[[Any], Any], whole: dict[str, Any], name: str) -> Callable[[Any], Any]:
+    return lambda new: put({**whole, name: new})
+
+
 def mutations(block: Any, put: Callable[[Any], Any] = lambda whole: whole) -> Iterator[dict[str, Any]]:
     """The block with one of its strings at another length, or one of its lists at another count, each in turn."""
     if isinstance(block, str):
@@ -69,11 +77,11 @@ def mutations(block: Any, put: Callable[[Any], Any] = lambda whole: whole) -> It
         for count in COUNTS:
             yield put([copy.deepcopy(block[index % len(block)]) for index in range(count)])
         for index, item in enumerate(block):
-            yield from mutations(item, lambda new, index=index: put([*block[:index], new, *block[index + 1 :]]))
+            yield from mutations(item, _in_list(put, block, index))
     elif isinstance(block, dict):
         for name, part in block.items():
             if name != "type":
-                yield from mutations(part, lambda new, name=name: put({**block, name: new}))
+                yield from mutations(part, _in_dict(put, block, name))
 
 
 def refused_by_sdk(block: dict[str, Any]) -> bool:
