@@ -1,6 +1,7 @@
 """What the product promises of a rollout, one promise a test, over the simulated route."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -261,7 +262,8 @@ def test_a_rejection_holds_and_resuming_asks_again() -> None:
 def test_a_stale_button_changes_nothing_and_is_answered() -> None:
     """A click for an earlier revision or step gets a private answer."""
     world = begun()
-    for bound in ({"revision": world.rollout.revision - 1}, {"step": world.rollout.step - 1}):
+    earlier: tuple[dict[str, Any], ...] = ({"revision": world.rollout.revision - 1}, {"step": world.rollout.step - 1})
+    for bound in earlier:
         before = world.rollout
         decision = world.ask("rollback", **bound)
         assert world.rollout is before
@@ -452,7 +454,7 @@ def test_reapplying_writes_both_weights_when_they_do_not_sum_to_the_total(stable
     (change,) = writes(decision)
     assert (change.direction, change.from_percent, change.from_stable) == (Direction.RAISE, canary, stable)
     assert (world.route.stable, world.route.canary) == (95, 5)
-    assert world.rollout.hold_reasons == set()
+    assert not world.rollout.holds
 
 
 def test_reapplying_against_a_heavier_stable_is_a_raise() -> None:
