@@ -81,6 +81,7 @@ class Book:
 
     def __init__(self) -> None:
         self._pages: dict[str, Page] = {}
+        self._on_route: dict[tuple[str, str], set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -94,6 +95,7 @@ class Book:
         self.drop(rollout.id)
         page = Page(rollout, wake_at, taken_over=taken_over)
         self._pages[rollout.id] = page
+        self._on_route.setdefault(_object(rollout), set()).add(rollout.id)
         return page
 
     def drop(self, rollout_id: str) -> None:
@@ -101,6 +103,10 @@ class Book:
         page = self._pages.pop(rollout_id, None)
         if page is not None:
             page.closed = True
+            ids = self._on_route.get(_object(page.rollout), set())
+            ids.discard(rollout_id)
+            if not ids:
+                self._on_route.pop(_object(page.rollout), None)
 
     def clear(self) -> None:
         """Forget everything (the lease is gone)."""
@@ -113,8 +119,9 @@ class Book:
 
     def on_route(self, namespace: str, name: str) -> Sequence[str]:
         """Ids of rollouts that steer an object."""
-        return [
-            rollout.id
-            for rollout in self.rollouts()
-            if (rollout.target.route.namespace, rollout.target.route.name) == (namespace, name)
-        ]
+        return sorted(self._on_route.get((namespace, name), ()))
+
+
+def _object(rollout: Rollout) -> tuple[str, str]:
+    route = rollout.target.route
+    return route.namespace, route.name

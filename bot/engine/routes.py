@@ -13,35 +13,41 @@ class Routes:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._read: dict[str, tuple[float, RouteState]] = {}
-        self._changes = 0
+        self._read: dict[tuple[str, str, str], dict[str, tuple[float, RouteState]]] = {}
+        self._changes: dict[tuple[str, str, str], int] = {}
 
     async def state(self, mesh: Mesh, target: Target) -> RouteState | None:
         """The route as it is, None when it cannot be read now; raises NotFound when it is gone."""
-        key = target.route.key
-        now = self._clock.monotonic()
-        known = self._read.get(key)
+        now, where = self._clock.monotonic(), _object(target.route)
+        known = self._read.get(where, {}).get(target.route.key)
         if known is not None and now - known[0] < READ_AT_LEAST_EVERY_S:
             return known[1]
-        changes = self._changes
+        changes = self._changes.get(where, 0)
         state = await mesh.read(target)
-        if changes == self._changes:
-            self._read[key] = (now, state)
+        if changes == self._changes.get(where, 0):
+            self._keep(target, now, state)
         return state
 
     def put(self, target: Target, state: RouteState) -> None:
         """A reading made elsewhere, such as after a write."""
-        self._read[target.route.key] = (self._clock.monotonic(), state)
+        self._keep(target, self._clock.monotonic(), state)
 
     def changed(self, route: RouteRef) -> None:
         """Read this object's routes again at the next look."""
-        self._changes += 1
-        stale = f"{route.mesh}/{route.namespace}/{route.name}/"
-        for key in [key for key in self._read if key.startswith(stale)]:
-            del self._read[key]
+        where = _object(route)
+        self._changes[where] = self._changes.get(where, 0) + 1
+        self._read.pop(where, None)
 
     def forget(self, target: Target) -> None:
-        self._read.pop(target.route.key, None)
+        self._read.get(_object(target.route), {}).pop(target.route.key, None)
 
     def clear(self) -> None:
         self._read.clear()
+        self._changes.clear()
+
+    def _keep(self, target: Target, at: float, state: RouteState) -> None:
+        self._read.setdefault(_object(target.route), {})[target.route.key] = (at, state)
+
+
+def _object(route: RouteRef) -> tuple[str, str, str]:
+    return route.mesh, route.namespace, route.name
