@@ -134,8 +134,7 @@ def _raised(
     has = canary.weight if canary else 0
     if has != before or stable.weight != beside:
         raise Conflict(
-            f"weights are {target.stable.label} {stable.weight}, {target.canary.label} {has}, "
-            f"not {beside} and {before}"
+            f"weights are {target.stable.label} {stable.weight}, {target.canary.label} {has}, not {beside} and {before}"
         )
     if any(other.weight for other in place.destinations if other not in (stable, canary)):
         raise Conflict("a third destination has weight now")
