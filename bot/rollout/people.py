@@ -10,7 +10,7 @@ from bot.rollout.effects import Tone
 from bot.rollout.events import Request
 from bot.rollout.holds import add_hold, drop_hold, remaining
 from bot.rollout.model import Direction, HoldReason, Phase, Rollout
-from bot.rollout.retreat import end, roll_back
+from bot.rollout.retreat import end, roll_back, tried
 from bot.rollout.writes import begin_again
 
 _FIRST = "Nothing changed: it has not begun yet."
@@ -78,7 +78,9 @@ def rollback(draft: Draft, request: Request) -> None:
     warning = ""
     if rollout.assessment is not None and rollout.assessment.stable_ready == 0:
         warning = f" Note that {rollout.target.stable.label} has no ready pod."
-    draft.answer(request, f"Rolling back from {rollout.weight_percent}% to 0 now.{warning}", tone=Tone.GOOD)
+    draft.answer(
+        request, f"Rolling back from {rollout.weight_percent}%{tried(rollout)} to 0 now.{warning}", tone=Tone.GOOD
+    )
 
 
 def hold(draft: Draft, request: Request) -> None:

@@ -7,10 +7,13 @@ from bot.rollout.duration import spoken
 from bot.rollout.effects import MessageKind, Tone
 from bot.rollout.events import WriteFailed
 from bot.rollout.holds import add_hold, ask_about, close_questions
-from bot.rollout.model import Actor, Direction, HoldReason, Phase, Source
+from bot.rollout.model import Actor, Direction, HoldReason, Phase, Rollout, Source
 from bot.rollout.wake import RETRY_S
 
 UNAPPLIED = "cannot-roll-back"
+UNCONFIRMED = "unconfirmed"
+"""The kind of a history entry: a raise whose fate is unknown."""
+SETTLING = frozenset((UNCONFIRMED, "raised", "reapplied", "found", "adopted", "restarted"))
 HAND_AFTER = 3
 
 
@@ -42,8 +45,16 @@ def roll_back(draft: Draft, reason: str, by: Actor, *, stable_ready: int | None 
     draft.send(Direction.ZERO, 0, reason, by, step=rollout.step)
     draft.record("rolling-back", reason, by)
     target = rollout.target
-    moved = f"{target.canary.label} of {target.service} goes from {rollout.weight_percent}% to 0 now"
+    moved = f"{target.canary.label} of {target.service} goes from {rollout.weight_percent}%{tried(rollout)} to 0 now"
     draft.note(f"Rolling back: {moved}. {reason}", tone=Tone.BAD, urgent=True)
+
+
+def tried(rollout: Rollout) -> str:
+    """What the canary may have beyond the record, as a tail for its weight: a raise that was never confirmed."""
+    known = next((entry for entry in reversed(rollout.history) if entry.kind in SETTLING), None)
+    if known is None or known.kind != UNCONFIRMED:
+        return ""
+    return f" ({known.weight_percent}% was tried and not confirmed)"
 
 
 def stable_cannot_carry(stable_ready: int | None) -> bool:
@@ -90,10 +101,13 @@ def zero_failed(draft: Draft, event: WriteFailed) -> None:
     if rollout.paged_at is not None and draft.now - rollout.paged_at < PAGE_EVERY_S:
         return
     target = rollout.target
-    tried = f"Tried {attempts} times in {spoken(draft.now - rollout.write.decided_at)}, again every {spoken(again_s)}"
+    attempted = (
+        f"Tried {attempts} times in {spoken(draft.now - rollout.write.decided_at)}, again every {spoken(again_s)}"
+    )
     text = (
         f"The roll back of {target.service} cannot be applied: {event.detail}. {target.canary.label} keeps "
-        f"{rollout.weight_percent}% of the traffic. {tried} until it works; the card has the line to do it by hand."
+        f"{rollout.weight_percent}%{tried(rollout)} of the traffic. {attempted} until it works; the card has "
+        "the line to do it by hand."
     )
     draft.set(paged_at=draft.now)
     draft.page(UNAPPLIED, f"{target.service}: the roll back cannot be applied", detail=text)

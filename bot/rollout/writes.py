@@ -10,7 +10,7 @@ from bot.rollout.effects import Tone
 from bot.rollout.events import RouteGone, TookOver, WriteFailed, Written
 from bot.rollout.holds import add_hold, ask_about, drop_hold, remaining
 from bot.rollout.model import Direction, HoldReason, Phase, Rollout, Write
-from bot.rollout.retreat import end, rolled_back, zero_failed
+from bot.rollout.retreat import SETTLING, UNCONFIRMED, end, rolled_back, zero_failed
 
 UNSURE = frozenset(("transient", "broken"))
 """Kinds of failure after which the write may be on the route all the same."""
@@ -123,12 +123,12 @@ def _told_again(failures: int) -> bool:
 def _unconfirmed(draft: Draft, write: Write, event: WriteFailed, failures: int) -> None:
     """A raise whose fate is unknown is recorded at the weight it may have brought: nobody may ever confirm it."""
     rollout = draft.rollout
-    known = next((entry for entry in reversed(rollout.history) if entry.kind in ("raised", "unconfirmed")), None)
-    if known is not None and (known.kind, known.weight_percent) == ("unconfirmed", write.weight_percent):
-        if not _told_again(failures):
-            return
+    known = next((entry for entry in reversed(rollout.history) if entry.kind in SETTLING), None)
+    told = known is not None and (known.kind, known.weight_percent) == (UNCONFIRMED, write.weight_percent)
+    if told and not _told_again(failures):
+        return
     what = f"{write.weight_percent}% could not be written for certain"
-    draft.record("unconfirmed", f"{what}: {event.detail}", BOT, weight_percent=write.weight_percent)
+    draft.record(UNCONFIRMED, f"{what}: {event.detail}", BOT, weight_percent=write.weight_percent)
     draft.note(
         f"{what}: {event.detail}. The canary has {rollout.weight_percent}% or {write.weight_percent}% now; "
         "the next reading of the route will tell, and it is decided afresh then.",

@@ -1,0 +1,24 @@
+"""A raise whose reply was lost, and a roll back before anybody could read the route."""
+
+from bot.rollout.events import Request, WriteFailed
+from bot.rollout.machine import decide
+from bot.rollout.model import Direction, Write
+from tests.fixtures.rollouts import ADA, NOW, rollout
+
+RAISE = Write(100, 4, Direction.RAISE, "all gates pass", ADA, NOW + 60, step=1, from_percent=5)
+
+
+def test_a_raise_that_may_have_landed_is_recorded_at_its_weight() -> None:
+    """The audit names the weight the canary may have had, and every later sentence of the way back does."""
+    failed = decide(rollout(write=RAISE, holds=()), WriteFailed(4, "transient", "no answer"), NOW + 61)
+    assert [line.weight_percent for line in failed.audit] == [100]
+    assert "5% or 100%" in failed.messages[0].text
+    back = decide(failed.rollout, Request("q9", "payments-7f3a", "rollback", ADA, NOW + 62), NOW + 62)
+    assert any("from 5% (100% was tried and not confirmed) to 0" in message.text for message in back.messages)
+
+
+def test_a_raise_that_was_refused_is_not_in_doubt() -> None:
+    """What the API server refused is not on the route, and nothing says that it may be."""
+    failed = decide(rollout(write=RAISE, holds=()), WriteFailed(4, "refused", "forbidden"), NOW + 61)
+    back = decide(failed.rollout, Request("q9", "payments-7f3a", "rollback", ADA, NOW + 62), NOW + 62)
+    assert not any("tried" in message.text for message in back.messages)
