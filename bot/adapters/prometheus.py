@@ -249,7 +249,7 @@ def _series(result: Any) -> tuple[Series, ...]:
     return tuple(
         Series(
             dict(row["metric"]),
-            tuple((float(time), float(value)) for time, value in row.get("values") or [row["value"]]),
+            tuple([(float(time), float(value)) for time, value in row.get("values") or [row["value"]]]),
         )
         for row in result
         if "values" in row or "value" in row
