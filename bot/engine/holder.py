@@ -107,7 +107,10 @@ class Holder:
                 await self.give_up()
 
     async def _ask(self) -> None:
-        if self._lease is None:
+        if self._lease is None and self._away_since is not None:
+            # Who held it when the store went away has its decisions in memory, and asks in the same second.
+            await self._leases.holder()
+        elif self._lease is None:
             await self._acquire(None)
         elif (renewed := await self._leases.renew(self._owner, self._lease, LEASE_S)) is None:
             await self._acquire(self._lease)

@@ -84,4 +84,4 @@ def _away(running: Sequence[Rollout]) -> str:
 
 
 def _back(away_s: float) -> str:
-    return f"canary-bot reaches its Redis again, after {spoken(away_s)}. What was not said meanwhile follows."
+    return f"canary-bot reaches its Redis again, after {spoken(away_s)}: rollouts go on where they are."

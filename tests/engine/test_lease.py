@@ -4,8 +4,12 @@ import asyncio
 
 import pytest
 
+from bot.engine.holder import LEASE_S, Holder
 from tests.engine.stage import stage
 from tests.engine.test_stories import started
+from tests.fakes.clock import FakeClock
+from tests.fakes.store import FakeStore
+from tests.fakes.telemetry import FakeTelemetry
 
 
 async def test_a_lease_that_is_given_back_is_taken_at_once() -> None:
@@ -14,12 +18,51 @@ async def test_a_lease_that_is_given_back_is_taken_at_once() -> None:
         other = made.new_engine("bot-2")
         await other.start()
         await made.timeline.advance(1.5)
-        assert not other.leading
+        engines = (made.engine, other)
+        assert [engine.leading for engine in engines] == [True, False]
         await made.engine.stop()
         for _ in range(50):
             await asyncio.sleep(0)
-        assert other.leading
+        assert [engine.leading for engine in engines] == [False, True]
         await other.stop()
+
+
+class Moved:
+    """Remembers what a holder was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def gained(self) -> None:
+        self.told.append("gained")
+
+    async def lost(self) -> None:
+        self.told.append("lost")
+
+    async def wiped(self) -> None:
+        self.told.append("wiped")
+
+
+async def test_after_an_outage_the_former_holder_goes_first() -> None:
+    """Its lease has run out, and it alone knows what was decided meanwhile: who asks before it waits one round."""
+    clock = FakeClock()
+    store, moves = FakeStore(clock), (Moved(), Moved())
+    former, other = (
+        Holder(store.leases, clock, FakeTelemetry(), name, moved, lambda page: None)
+        for name, moved in zip(("former", "other"), moves, strict=True)
+    )
+    await former.round()
+    await other.round()
+    store.down = True
+    clock.advance(LEASE_S + 1)
+    await former.round()
+    await other.round()
+    store.down = False
+    await other.round()
+    await former.round()
+    await other.round()
+    assert [former.leading, other.leading] == [True, False]
+    assert [moved.told for moved in moves] == [["gained"], []]
 
 
 async def test_a_task_that_swallows_its_cancellation_does_not_hold_up_the_lease(

@@ -195,7 +195,7 @@ async def test_a_notice_that_the_chat_does_not_take_is_said_later() -> None:
             raise Transient("Slack is away")
 
         made.store.down = True
-        made.chat.post = away  # type: ignore[method-assign, assignment]
+        made.chat.post = away  # type: ignore[method-assign]
         await made.play(20)
         made.chat.post = post  # type: ignore[method-assign]
         await made.play(3)

@@ -4,6 +4,7 @@ All keys of a shard start with `<prefix>:{<shard>}:`. The braces are Redis Clust
 touches lies in one slot.
 """
 
+import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from bot.adapters.hiding import credentials, hide
 from bot.errors import Permanent, Transient
 
 CALL_TIMEOUT_S = 1.0
+CALL_WITHIN_S = 3.0
+"""A whole call: waiting for a connection, opening it, loading a script, and its answer."""
 MAX_CONNECTIONS = 50
 
 _PRELUDES = {
@@ -91,12 +94,14 @@ class Link:
             Permanent: it refuses for good.
         """
         with said_in_our_words(script, self.secrets):
-            return await self._scripts[script](keys=[self.base], args=[self.base, *args])
+            async with asyncio.timeout(CALL_WITHIN_S):
+                return await self._scripts[script](keys=[self.base], args=[self.base, *args])
 
     async def command(self, name: str, key: str, *args: str | int | float) -> Any:
         """Send one command about the key `<base><key>`. Errors as `run`."""
         with said_in_our_words(name, self.secrets):
-            return await self._redis.execute_command(name, self.base + key, *args)  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(CALL_WITHIN_S):
+                return await self._redis.execute_command(name, self.base + key, *args)  # type: ignore[no-untyped-call]
 
     async def info(self, section: str) -> dict[str, Any]:
         """One section of INFO. Errors as `run`."""
