@@ -80,7 +80,7 @@ ECHOES: dict[str, Echo] = {
     "200 in JSON": lambda sent: web.json_response(
         {"ok": False, "status": "error", "error": sent, "errors": [sent], "response_metadata": {"messages": [sent]}}
     ),
-    "302": lambda sent: web.Response(status=302, headers={"Location": f"http://127.0.0.1:1/{sent[:300]}"}),
+    "302": lambda sent: web.Response(status=302, headers={"Location": f"/again/{sent[:300]}"}),
     "429": lambda sent: web.Response(status=429, text=sent, headers={"Retry-After": "0"}),
 }
 
@@ -352,21 +352,22 @@ async def served(address: str) -> bytes:
     return pages
 
 
-@pytest.mark.parametrize(
-    ("echo", "terminal", "basic"),
-    [("403 in JSON", False, True), ("500 in text", True, False)],
-    ids=["JSON", "terminal"],
-)
-async def test_a_process_in_a_failing_world_says_no_secret(
-    echo: str, terminal: bool, basic: bool, tmp_path: Path
-) -> None:
-    """`run` with debug lines, its metrics and health, and `check`: nothing that they write holds a secret."""
-    async with echoing(ECHOES[echo]) as server, parrot() as redis:
-        variables = environment(tmp_path, server, redis, basic=basic)
-        ran, checked = await asyncio.gather(
-            output("run", variables, terminal=terminal), output("check", variables, terminal=terminal)
+async def test_a_process_in_a_failing_world_says_no_secret(tmp_path: Path) -> None:
+    """`run` with debug lines, its metrics and health, and `check`, outside of a terminal and in one: nothing that they
+    write holds a secret."""
+    async with echoing(ECHOES["403 in JSON"]) as body, echoing(ECHOES["500 in text"]) as text, parrot() as redis:
+        folders = [tmp_path / "pipe", tmp_path / "terminal"]
+        for folder in folders:
+            folder.mkdir()
+        piped = environment(folders[0], body, redis, basic=True)
+        shown = environment(folders[1], text, redis, basic=False)
+        ran, seen, checked = await asyncio.gather(
+            output("run", piped, terminal=False),
+            output("run", shown, terminal=True),
+            output("check", piped, terminal=False),
         )
-    assert "canary_bot_active_rollouts" in ran
-    assert "Slack" in ran
+    for said in (ran, seen):
+        assert "canary_bot_active_rollouts" in said, said
+        assert "Slack" in said
     assert "FAIL  prometheus" in checked, checked
-    assert leaks(ran + checked) == []
+    assert leaks(ran + seen + checked) == []

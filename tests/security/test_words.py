@@ -28,7 +28,7 @@ from tests.fixtures.rollouts import NOW, rollout
 from tests.unit.views.strategies import HOSTILE, messages, rollouts
 from tests.unit.views.test_limits import assert_sendable
 
-QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=150)
+QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=80)
 BREAKING = (
     '"',
     "\\",
@@ -137,7 +137,7 @@ def test_a_name_cannot_change_what_our_own_queries_do(one: str, other: str) -> N
     assert sorted(hostile) == sorted(plain)
 
 
-@settings(QUIET, max_examples=50)
+@settings(QUIET, max_examples=40)
 @given(words, words, words, messages, rollouts())
 def test_words_ping_nobody_wherever_they_come_from(one: str, other: str, reason: str, message, any_rollout) -> None:
     """Names of clusters, reasons of people and texts of metrics in any message: no mention and no link but ours."""
