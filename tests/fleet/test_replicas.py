@@ -183,6 +183,37 @@ async def _wiped(fleet: Fleet) -> None:
     await run.ended("RolledBack")
 
 
+def test_nothing_left_but_the_route_is_enough(fleet: Fleet) -> None:
+    """Both processes killed and Redis empty: the next one rebuilds the rollout, asks, and its gates judge again."""
+    fleet.town.play(_rebuilt(fleet))
+
+
+async def _rebuilt(fleet: Fleet) -> None:
+    town = fleet.town
+    run = await _at_ten(fleet)
+    before = mark_of(await town.route("payments"))["revision"]
+    for replica in (fleet.wired, fleet.doored):
+        replica.part.send_signal(signal.SIGKILL)
+        await replica.part.stop_async(1.0)
+    await fleet.store._link._redis.flushall()
+    await fleet.start(fleet.doored)
+    await fleet.eventually(lambda: _notice(fleet, "rebuilt from the mark on its route"), every_s=0.2)
+    await _fenced(fleet, run, before)
+
+    async def judged() -> bool:
+        look = (await fleet.rollout(run.id)).assessment
+        return look is not None and look.passed
+
+    await fleet.eventually(judged, every_s=0.2)
+    record = await fleet.rollout(run.id)
+    assert (record.weight_percent, record.hold_reasons) == (10, frozenset({HoldReason.RECOVERED}))
+    assert record.target.canary.workloads == ("payments-v2",)
+    assert await run.weights() == [10]
+    assert "Resumed" in await town.say(f"resume {run.id}")
+    assert "olling back" in await town.say(f"rollback {run.id}")
+    await run.ended("RolledBack")
+
+
 async def _at_ten(fleet: Fleet) -> Run:
     run = await fleet.town.start("payments", "v2 steps 10%:10m,100%:10m", channel="#payments")
     await run.reaches(10)
