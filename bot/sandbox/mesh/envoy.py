@@ -19,7 +19,6 @@ ROUTE_CONFIG = "outbound"
 _TYPE = "type.googleapis.com/envoy."
 _FLUSH_MS = 40
 _RDS_COUNTERS = "^http[.]outbound[.]rds[.]outbound[.](config_reload|update_rejected)$"
-_CDS_REJECTED = "^cluster_manager[.]cds[.]update_rejected$"
 
 # One line per request as the client's proxy sees it, and one per attempt at an upstream host.
 _COMMON_FIELDS = {
@@ -153,13 +152,6 @@ class Envoy:
         if now.get(rejected, 0) > before.get(rejected, 0):
             raise PartError(f"Envoy refused the new routes\n{self._part.stderr_tail}")
         return True
-
-    async def rejected_updates(self) -> int:
-        """Return how many updates Envoy refused since it started."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5.0)) as session:
-            routes = await self._counters(session, _RDS_COUNTERS)
-            clusters = await self._counters(session, _CDS_REJECTED)
-        return sum(value for name, value in {**routes, **clusters}.items() if name.endswith("update_rejected"))
 
     async def _counters(self, session: aiohttp.ClientSession, pattern: str) -> dict[str, int]:
         async with session.get(f"{self.admin_url}/stats", params={"filter": pattern, "format": "json"}) as reply:
