@@ -214,6 +214,46 @@ class TestGates:
         assert _errors("gates: {pods: off}")[0][2] == "is always judged and cannot be switched off"
         assert "takes nothing: it holds" in _errors("gates: {nodes: {fail_after: 5}}")[0][2]
 
+    def test_gates_say_how_and_against_what_they_are_judged(self) -> None:
+        """Sequential and stable by default; a service may say otherwise; alpha is for all gates of a rollout."""
+        catalog = load(
+            "defaults: {alpha: 0.5%}\n"
+            "gates: {p99: {max: 1.2x}}\n"
+            "services: {payments: {alpha: 2%, gates: {p99: {against: same time yesterday}, "
+            "error-rate: {judge: threshold}}}, cart: {gates: {p99: {against: yesterday}}}}"
+        )
+        found = {name: _gate(catalog, "p99", name) for name in ("payments", "cart", "other")}
+        assert [(gate.judge, gate.against) for gate in found.values() if gate] == [
+            ("sequential", "yesterday"),
+            ("sequential", "yesterday"),
+            ("sequential", "stable"),
+        ]
+        errors = _gate(catalog, "error-rate", "payments")
+        assert errors is not None
+        assert errors.judge == "threshold"
+        assert [catalog.entry(name).rules.alpha for name in ("payments", "cart")] == [0.02, 0.005]
+
+    @pytest.mark.parametrize(
+        ("gates", "words"),
+        [
+            ("p99: {against: yesterday}", "against: 250ms is compared with nothing"),
+            ("p99: {max: 2x, against: tomorrow}", "expected stable or yesterday, not `tomorrow`"),
+            ("p99: {max: 2x, against: yesterday, judge: threshold}", "a threshold is compared with stable only"),
+            ("p99: {judge: bayes}", "expected sequential or threshold, not `bayes`"),
+            ("lag: {query: x, max: 1, judge: sequential}", "a query gives a value, not counts"),
+            ("lag: {query: x, max: 2x, against: yesterday}", "a query says itself what it compares with"),
+            ("pods: {judge: threshold}", "takes no `judge`"),
+        ],
+    )
+    def test_judgements_that_cannot_be_are_refused(self, gates: str, words: str) -> None:
+        """Each with what would be possible."""
+        assert words in _errors(f"gates: {{{gates}}}")[0][2]
+
+    def test_alpha_is_a_share(self) -> None:
+        """Not 0, and not a number without its unit."""
+        for wrong in ("0%", "0.01", "101%"):
+            assert "expected a share such as 2%" in _errors(f"defaults: {{alpha: {wrong}}}")[0][2]
+
     def test_tcp_routes_have_no_requests_to_count(self) -> None:
         """They need a gate with a query, and are judged by that and the pods."""
         assert _errors("services: {db: {route: {tcp: main}}}") == [
