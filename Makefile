@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 MINUTES ?= 1
 
-.PHONY: help demo test check bench format fuzz
+.PHONY: help demo test check bench simulation format fuzz
 .PHONY: check-format check-lint check-types check-contracts check-audit
 
 help: ## list the targets
@@ -33,6 +33,9 @@ bench: $(VENV)/.installed-dev ## the benchmarks; QUICK=1 for a short run
 fuzz: $(VENV)/.installed-dev ## lines for the parser and bytes for the HTTP port, MINUTES=30 of each
 	$(BIN)/python -m tests.security.fuzz_parser --minutes $(MINUTES) $(ARGS)
 	$(BIN)/python -m tests.security.fuzz_http --minutes $(MINUTES) $(ARGS)
+
+simulation: $(VENV)/.installed-dev ## the bot in simulated worlds full of faults; RUNS=100000 for the long one
+	$(BIN)/python -m tests.simulation --runs $(or $(RUNS),1000) $(ARGS)
 
 format: $(VENV)/.installed-dev ## put the code into the house's format
 	$(BIN)/ruff format .

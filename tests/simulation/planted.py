@@ -124,7 +124,12 @@ def _lost_rings_stay_lost(former: Any) -> Any:
 
 def _nothing_is_loaded(former: Any) -> Any:
     async def gained(self: Engine) -> None:
-        await former(self)
+        rung = self._workers.ring
+        self._workers.ring = lambda key: None  # type: ignore[method-assign]
+        try:
+            await former(self)
+        finally:
+            self._workers.ring = rung  # type: ignore[method-assign]
         self._book.clear()
         self._missed = lambda rollout_id, late: False  # type: ignore[method-assign]
 

@@ -1,4 +1,4 @@
-"""A thousand runs in CI, the seeds that once found a fault, and that a seed is all a run depends on."""
+"""Some hundred runs (SIMULATION_RUNS says how many), seeds that once found a fault, and that a run can be replayed."""
 
 import os
 import subprocess
@@ -11,9 +11,10 @@ from tests.simulation.__main__ import many
 from tests.simulation.planted import PLANTS, Plant, planted
 from tests.simulation.story import run
 
-RUNS = int(os.environ.get("SIMULATION_RUNS", "1000"))
+RUNS = int(os.environ.get("SIMULATION_RUNS", "500"))
 ONCE_FAILED = {
     7071: "a new holder found the end on the route, could not save it, and took over again and again",
+    775: "a second raise landed without its replies, and the roll back was told as from 0% to 0",
     11324: "a raise landed, its reply and the reading after it were lost, and a roll back came first",
 }
 """Seeds that found a fault of the bot. What they play changes when the bot does; they stay as a sample of hard runs."""
