@@ -35,4 +35,4 @@ async def test_a_sentence_that_was_printed_is_not_repeated_in_parts() -> None:
     channel: Any = Channel(f"Rolling back: v2 goes to 0. {FAILED}", f"Rolled back: checkout is on v1 again. {FAILED}")
     await Echo(channel, say).round()
     assert printed[0].endswith(FAILED)
-    assert printed[1].endswith("Rolled back: checkout is on v1 again. error-rate failed")
+    assert printed[1].endswith("#checkout  Rolled back: checkout is on v1 again.")

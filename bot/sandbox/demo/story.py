@@ -55,7 +55,8 @@ async def good_release(clients: Clients, say: Say, shown: Shown) -> Told:
             asked_at = float(message["ts"])
             if button is None or not told.started_at < asked_at < time.time() - THINKS_S:
                 continue
-            if (message["channel"], message["ts"]) not in shown:
+            if message["edit_count"] or (message["channel"], message["ts"]) not in shown:
+                # The card was shown long ago and has the button as well, perhaps before the question is posted.
                 continue
             say(f"Grace clicks: {button['text']['text']}", "person")
             told.approved_at, told.approved_by = time.time(), APPROVER

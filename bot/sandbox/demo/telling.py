@@ -74,7 +74,7 @@ def unsaid(text: str, said: set[str]) -> str:
     """The text without an end that was said before, "" when all of it was; adds its sentences to `said`."""
     if text in said:
         return ""
-    told = next((one for one in said if len(one) >= _LONG_CHARS and text.endswith(one)), "")
+    told = max((one for one in said if len(one) >= _LONG_CHARS and text.endswith(one)), key=len, default="")
     said |= {text, *_SENTENCE.split(text)}
     return text.removesuffix(told).rstrip(" :")
 
