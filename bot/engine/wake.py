@@ -243,6 +243,12 @@ class Wake:
         found = survey.target
         if found is not None and not problems and not _same_route(found, target):
             problems = [f"the route of {target.service} is not what it was when this start was scheduled"]
+        catalog = self.world.catalog()
+        listed = catalog.entry(target.service, target.namespace).listed
+        if not listed and not catalog.covers(target.route.namespace):
+            problems.append(
+                f"the catalog no longer allows `{target.route.namespace}` for services that it does not name"
+            )
         return Due(tuple(problems), fingerprint=found.fingerprint if found is not None else "")
 
     async def _feed(self, page: Page, event: Event) -> bool:

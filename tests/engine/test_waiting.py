@@ -63,6 +63,17 @@ async def test_a_scheduled_start_does_its_preflight_again_and_is_cancelled_with_
         assert any(text in said for said in made.chat.texts), made.chat.texts
 
 
+async def test_a_scheduled_start_does_not_outlive_the_leave_of_the_catalog() -> None:
+    """A service that the catalog no longer names, in a namespace that it does not list, is not begun."""
+    async with stage() as made:
+        name = await scheduled(made)
+        made.catalog = load("namespaces: [other]\ndefaults: {channel: '#deploys', check_every: 1s}\n")
+        await made.play(IN_TWO_MINUTES + 10)
+        rollout = await made.rollout(name)
+        assert (rollout.phase, made.weights()) == (Phase.CANCELLED, [])
+        assert "no longer allows" in rollout.reason
+
+
 async def test_a_scheduled_start_waits_while_its_preflight_cannot_be_made() -> None:
     """The API server is away when it is due: it is neither cancelled nor begun blindly, and begins when it can."""
     async with stage() as made:
