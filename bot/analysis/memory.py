@@ -100,6 +100,7 @@ class _Kept:
     def extend(self, answer: Answer) -> None:
         """Add the samples that are newer than what is known of their series."""
         moments: set[float] = set()
+        span = (0.0, 0.0, 0)
         known_before = {target: cell[0] for target, cell in self.targets.items()}
         for series in answer.series:
             points = series.points
@@ -124,7 +125,9 @@ class _Kept:
                     before = value
             if steps:
                 one.at, one.value = steps[-1][0], before
-                moments.update([at for at, _ in steps])
+                if span != (spanned := (steps[0][0], one.at, len(steps))):
+                    span = spanned
+                    moments.update([at for at, _ in steps])
                 _add(one.sum, steps)
             if one.at > one.target[0]:
                 one.target[0] = one.at
