@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import product
 from statistics import median
 
 from bot.analysis.assessment import assess, questions
@@ -19,7 +20,7 @@ from tests.engine.stage import ADA, Stage
 
 MINUTES = (1, 10, 60)
 LOOKS = 41
-EVERY_S = 5.0
+PACES_S = ((15.0, 15.0), (1.0, 5.0))
 
 
 async def decide(quick: bool) -> Table:
@@ -44,13 +45,13 @@ async def decide(quick: bool) -> Table:
 async def judge(quick: bool) -> Table:
     """Milliseconds of CPU of judging one look, by the age of the step: the first of a holder, which asks for everything
     since the weight was set, and the further ones, which ask for what is new."""
-    table = Table(f"one look judged, 1 s scrapes, a look every {EVERY_S:g} s (milliseconds of CPU)")
-    for minutes in MINUTES[:2] if quick else MINUTES:
-        made, rollout = await _baking(60.0 * minutes)
+    table = Table("one look judged, all gates, 84 series (milliseconds of CPU)")
+    for (scrape_s, every_s), minutes in product(PACES_S, MINUTES[:2] if quick else MINUTES):
+        made, rollout = await _baking(60.0 * minutes, scrape_s)
         pods = await made.cluster.pods("shop", rollout.target.canary.selector)
         memory, costs_s, samples = Memory(), [], []
         for _ in range(LOOKS):
-            made.clock.advance(EVERY_S)
+            made.clock.advance(every_s)
             now = made.clock.now()
             answers = await made.metrics.ask(questions(rollout, now, memory))
             samples.append(_samples(answers.values()))
@@ -61,6 +62,8 @@ async def judge(quick: bool) -> Table:
             rollout = rollout.with_(evidence=look.evidence, bake=replace(rollout.bake, covered_until=until))
         table.rows.append(
             {
+                "scrapes, s": scrape_s,
+                "looks, s": every_s,
                 "minutes baking": minutes,
                 "first look, ms": 1000 * costs_s[0],
                 "its samples": samples[0],
@@ -72,9 +75,9 @@ async def judge(quick: bool) -> Table:
     return table
 
 
-async def _baking(seconds: float) -> tuple[Stage, Rollout]:
+async def _baking(seconds: float, scrape_s: float = 1.0) -> tuple[Stage, Rollout]:
     """A rollout that has baked this long at its first step."""
-    made = Stage()
+    made = Stage(scrape_s=scrape_s)
     await made.add_service()
     await made.engine.start()
     await made.timeline.advance(1.5)

@@ -51,6 +51,7 @@ services:
 class Stage:
     """All fakes, and the engine that plays on them; `traffic_follows` makes the metrics follow the route's weights."""
 
+    scrape_s: float = 1.0
     clock: FakeClock = field(default_factory=FakeClock)
     catalog: Catalog = field(default_factory=lambda: load(CATALOG))
     mesh: FakeMesh = field(default_factory=FakeMesh)
@@ -68,7 +69,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.store = FakeStore(self.clock)
-        self.metrics = FakeMetrics(self.clock.now)
+        self.metrics = FakeMetrics(self.clock.now, scrape_s=self.scrape_s)
         self.timeline = FakeTimeline(self.clock)
         self.desk = Desk(
             rollouts=self.store.rollouts,
