@@ -13,6 +13,7 @@ from bot.sandbox.demo.telling import Say
 
 STORY_S = 90.0
 POLL_S = 0.1
+SCRAPE_S = 1.0
 MARK = "canary-bot.dev/rollout"
 STARTER, APPROVER = "U0ADA", "U0GRACE"
 FAIL_PERCENT, LIMIT, MIN_REQUESTS = 5.0, 0.01, 40
@@ -94,11 +95,14 @@ async def bad_release(clients: Clients, say: Say, _shown: Shown) -> Told:
 
 
 async def _probe(clients: Clients, told: Told) -> Seen:
-    """Wait for the first weight on the route, then for the failing value in Prometheus."""
+    """Wait for the first weight on the route, then for the failing value in Prometheus.
+
+    A gate's window begins one scrape after the weight was confirmed, so the prober's does.
+    """
     while not (raised := [write for write in await _weights(clients, told) if write["weight"] > 0]):
         await asyncio.sleep(POLL_S)
     return await first_failure(
-        clients, told.service, "v2", since=raised[0]["at"], limit=LIMIT, min_requests=MIN_REQUESTS
+        clients, told.service, "v2", since=raised[0]["at"] + SCRAPE_S, limit=LIMIT, min_requests=MIN_REQUESTS
     )
 
 
