@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, Route, async_playwright, expect
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
@@ -334,11 +335,13 @@ async def test_the_mesh_is_shown_and_its_switches_work(browser_page: Page, slack
 async def test_the_bot_is_killed_and_started_from_the_page(
     browser_page: Page, slack_process: Part, tmp_path: Path
 ) -> None:
-    """The button asks the control to kill the bot, sees that it is gone, and then offers to start it."""
+    """The button kills, also when it is pressed before the first sample came, sees that the bot is gone, and starts it."""
     asked: list[str] = []
+    pressed = asyncio.Event()
 
     async def control(request: web.Request) -> web.Response:
         asked.append(request.match_info["what"])
+        pressed.set()
         return web.json_response({"ok": True})
 
     async def health(request: web.Request) -> web.Response:
@@ -353,8 +356,13 @@ async def test_the_bot_is_killed_and_started_from_the_page(
     world = tmp_path / "world.json"
     world.write_text(json.dumps({"slack": slack_process.url, "bot": {"url": url}, "control": url}))
     page_part = Part.module("page", "--world", str(world))
+    async def late(route: Route) -> None:
+        await pressed.wait()
+        await route.continue_()
+
     try:
         page_part.wait_ready()
+        await browser_page.route("**/api/mesh/stream", late)
         await browser_page.goto(page_part.url)
         await browser_page.get_by_role("button", name="Kill the bot").click()
         await browser_page.get_by_role("button", name="Start the bot").click()

@@ -9,6 +9,7 @@ export class Mesh {
   constructor({ toast }) {
     this.toast = toast;
     this.samples = [];
+    this.botUp = true;
     this.switches = new Map();
     this.drawSwitches();
   }
