@@ -335,7 +335,7 @@ async def test_the_mesh_is_shown_and_its_switches_work(browser_page: Page, slack
 async def test_the_bot_is_killed_and_started_from_the_page(
     browser_page: Page, slack_process: Part, tmp_path: Path
 ) -> None:
-    """The button kills, also when it is pressed before the first sample came, sees that the bot is gone, and starts it."""
+    """The button kills, even before the first sample came, sees that the bot is gone, and then starts it."""
     asked: list[str] = []
     pressed = asyncio.Event()
 
@@ -356,6 +356,7 @@ async def test_the_bot_is_killed_and_started_from_the_page(
     world = tmp_path / "world.json"
     world.write_text(json.dumps({"slack": slack_process.url, "bot": {"url": url}, "control": url}))
     page_part = Part.module("page", "--world", str(world))
+
     async def late(route: Route) -> None:
         await pressed.wait()
         await route.continue_()
