@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-demo ## the main job on this machine: a canary promoted
 test: $(VENV)/.installed-dev ## all tests; fetches what they need from Debian where it may
 	@missing="$$(.ci/machine)"; \
 	if [ -n "$$missing" ]; then export ALLOW_MISSING=1; fi; \
-	$(BIN)/python -m pytest $(ARGS)
+	.ci/tests $(BIN)/python $(ARGS)
 
 check: check-format check-lint check-types check-contracts check-audit ## format, lint, types, import contracts, advisories
 

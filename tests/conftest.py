@@ -1,3 +1,9 @@
 """Fixtures shared by all tests live in `tests/fixtures`, one file for each part of the world."""
 
-pytest_plugins = ["tests.fixtures.kube", "tests.fixtures.mesh", "tests.fixtures.redis", "tests.fixtures.slack"]
+pytest_plugins = [
+    "tests.fixtures.kube",
+    "tests.fixtures.mesh",
+    "tests.fixtures.phases",
+    "tests.fixtures.redis",
+    "tests.fixtures.slack",
+]
