@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.fixtures.kube",
     "tests.fixtures.mesh",
+    "tests.fixtures.patience",
     "tests.fixtures.phases",
     "tests.fixtures.redis",
     "tests.fixtures.slack",

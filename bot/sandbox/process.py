@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ from typing import IO, Any
 DIE_WITH_STDIN = "CANARY_SANDBOX_DIE_WITH_STDIN"
 _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 60
+_PORTS = (10_240, 32_768)
 
 
 class PartError(RuntimeError):
@@ -38,11 +40,19 @@ class PartError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot bind port 0."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot bind port 0.
+
+    It lies below the range from which systems give ports by themselves, to clients and to who binds port 0: until the
+    program has bound it, only another caller of this function could be given the same one.
+    """
+    dice = random.SystemRandom()
+    while True:
+        port = dice.randrange(*_PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
 
 
 def _die_with_parent() -> Callable[[], None] | None:

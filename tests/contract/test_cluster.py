@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 from kubernetes.aio import client
 
+from bot.adapters import cluster
 from bot.adapters.cluster import KubeCluster
 from bot.adapters.kubernetes import Kube, path
 from bot.errors import Permanent, Transient
@@ -14,6 +15,7 @@ from bot.ports.cluster import Cluster
 from tests.fakes.cluster import FakeCluster
 from tests.fixtures.kube import KubeServer
 
+pytestmark = pytest.mark.usefixtures("patient")
 V2 = (("app", "payments"), ("version", "v2"))
 
 
@@ -126,8 +128,11 @@ async def test_the_version_is_told(world: World) -> None:
     assert (await world.cluster.version()).startswith("v1.")
 
 
-async def test_ready_pods_does_not_wait_for_a_slow_api_server(kube_server: KubeServer, kube: Kube) -> None:
+async def test_ready_pods_does_not_wait_for_a_slow_api_server(
+    kube_server: KubeServer, kube: Kube, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that hangs costs 300 ms and is unknown."""
+    monkeypatch.setattr(cluster, "READY_WITHIN_S", 0.3)
     kube_server.faults(requests=[{"resource": "pods", "hang": True}])
     try:
         assert await KubeCluster(kube).ready_pods("shop", V2) is None

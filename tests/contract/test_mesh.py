@@ -28,6 +28,8 @@ from bot.sandbox.kube.world import manifests
 from tests.fakes.mesh import FakeMesh
 from tests.fixtures.kube import KubeServer
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 class World:
     """A mesh with `payments` (v1 100, v2 0) and `checkout` (v1 alone), and somebody else's hands on it."""

@@ -11,8 +11,9 @@ import pytest_asyncio
 from kubernetes.aio import client
 
 from bot.adapters.kubernetes import Kube, path
-from bot.adapters.mesh import ROUTERS, virtualservice
+from bot.adapters.mesh import ROUTERS, istio, virtualservice
 from bot.adapters.mesh.istio import RBAC_RULES, IstioMesh
+from bot.engine.wake import PATCH_TAKES_S
 from bot.errors import Conflict, Permanent, Transient
 from bot.ports.mesh import Wanted
 from bot.rollout.effects import SetWeight
@@ -20,6 +21,7 @@ from bot.rollout.model import Direction, Target
 from bot.rollout.route import Mark
 from tests.fixtures.kube import KubeServer
 
+pytestmark = pytest.mark.usefixtures("patient")
 GROUP = "networking.istio.io"
 
 
@@ -132,8 +134,11 @@ async def test_retry_after_is_passed_on(kube_server: KubeServer, mesh: IstioMesh
     assert raised.value.delay_s == 7.0
 
 
-async def test_a_hanging_api_server_is_given_up_in_time(kube_server: KubeServer, mesh: IstioMesh) -> None:
+async def test_a_hanging_api_server_is_given_up_in_time(
+    kube_server: KubeServer, mesh: IstioMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A patch that is never answered ends as Transient, before the lease could."""
+    monkeypatch.setattr(istio, "RAISE_WITHIN_S", PATCH_TAKES_S)
     target = await target_of(mesh)
     patch_fault(kube_server, hang=True)
     try:

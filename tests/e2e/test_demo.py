@@ -18,6 +18,7 @@ from bot.sandbox.demo.report import share_tolerance
 from bot.sandbox.demo.telling import unsaid
 from tests.fixtures.requirements import needs_module
 
+pytestmark = pytest.mark.alone
 Json = dict[str, Any]
 LIMIT_S = 150.0
 FAIL_AFTER, CHECK_EVERY_S, SCRAPE_S = 2, 1.0, 1.0

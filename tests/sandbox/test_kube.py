@@ -6,12 +6,11 @@ CustomResourceDefinitions installed); they make a namespace of their own and kee
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +79,10 @@ class Api:
         found: Json = await custom.list_namespaced_custom_object(*self.where(), **options)
         return found
 
-    async def events(self, count: int, **options: Any) -> list[Json]:
-        """Watch until `count` events have come or the server ends the watch."""
+    async def events(
+        self, count: int, *, then: Callable[[int], Awaitable[None]] | None = None, **options: Any
+    ) -> list[Json]:
+        """Watch until `count` events have come or the server ends the watch; `then` is told how many have come."""
         custom = client.CustomObjectsApi(self.client)
         seen: list[Json] = []
         response = await custom.list_namespaced_custom_object_without_preload_content(
@@ -90,6 +91,8 @@ class Api:
         try:
             while len(seen) < count and (line := await response.content.readline()):
                 seen.append(json.loads(line))
+                if then is not None:
+                    await then(len(seen))
         finally:
             response.close()
         return seen
@@ -525,13 +528,11 @@ async def test_a_watch_from_nothing_begins_with_what_is_there(api: Api) -> None:
     await api.create("a")
     await api.create("b")
 
-    async def later() -> None:
-        await asyncio.sleep(0.1)
-        await api.delete("a")
+    async def after_both(seen: int) -> None:
+        if seen == 2:
+            await api.delete("a")
 
-    writing = asyncio.create_task(later())
-    events = await api.events(3, timeout_seconds=10)
-    await writing
+    events = await api.events(3, then=after_both, timeout_seconds=10)
     assert [(event["type"], event["object"]["metadata"]["name"]) for event in events] == [
         ("ADDED", "a"),
         ("ADDED", "b"),

@@ -138,7 +138,7 @@ GARBAGE = {
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
 async def test_bytes_that_are_no_request_break_nothing(data: bytes) -> None:
     """They get 4xx or a closed connection, and the next request is answered."""
-    async with doorway(idle_s=0.2, slowest_s=0.2) as made:
+    async with doorway(idle_s=0.6, slowest_s=0.6) as made:
         assert await made.status(data) in (0, 400, 401, 404, 405, 408, 413, 431)
         assert await alive(made)
         assert made.unhandled == []
@@ -179,7 +179,7 @@ SLOW = {
 @pytest.mark.parametrize("beginning", SLOW.values(), ids=SLOW)
 async def test_who_never_finishes_is_sent_away(beginning: bytes) -> None:
     """A connection that goes on dribbling bytes and never completes a request is closed from our side."""
-    async with doorway(idle_s=0.2, slowest_s=0.2) as made:
+    async with doorway(idle_s=1.0, slowest_s=1.0) as made:
         reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
         writer.write(beginning)
         async with asyncio.timeout(20):
