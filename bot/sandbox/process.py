@@ -125,7 +125,7 @@ class Part:
         return cls(part, [sys.executable, "-m", f"bot.sandbox.{part}", *args], **options)
 
     @classmethod
-    async def start(cls, part: str, *args: str, ready_within_s: float = 15.0, **options: Any) -> Part:
+    async def start(cls, part: str, *args: str, ready_within_s: float = 30.0, **options: Any) -> Part:
         """Start `python -m bot.sandbox.<part> args...` and wait for its ready line.
 
         Raises:
@@ -155,7 +155,7 @@ class Part:
         """The last lines it wrote to stderr."""
         return "\n".join(self._tail)
 
-    def wait_ready(self, within_s: float = 15.0) -> dict[str, Any]:
+    def wait_ready(self, within_s: float = 30.0) -> dict[str, Any]:
         """Block until the ready line is there and return it.
 
         Raises:

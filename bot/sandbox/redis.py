@@ -52,7 +52,7 @@ def find_redis_server() -> Path:
     return max(found, key=_version)
 
 
-def start_redis(*, port: int = 0, folder: Path | None = None, within_s: float = 10.0) -> Redis:
+def start_redis(*, port: int = 0, folder: Path | None = None, within_s: float = 20.0) -> Redis:
     """Start a server on 127.0.0.1 with an append-only file and no eviction, and wait until it answers PING.
 
     Raises:

@@ -157,7 +157,7 @@ class World:
             "control": self.control_url,
         }
 
-    async def _part(self, name: str, *args: str, ready_within_s: float = 20.0) -> None:
+    async def _part(self, name: str, *args: str, ready_within_s: float = 30.0) -> None:
         log = self.folder / f"{name}.log"
         self.parts[name] = await Part.start(name, *args, ready_within_s=ready_within_s, log_path=log)
 
