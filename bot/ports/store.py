@@ -53,6 +53,15 @@ class Active:
     quarantined: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A process of the bot: how many shards it holds, and for how long it has been there without a gap."""
+
+    name: str
+    held: int
+    there_s: float
+
+
 class Rollouts(Protocol):
     """Records. Errors: Transient (store away), Conflict, LeaseLost, RouteTaken, Unreadable, NotFound."""
 
@@ -114,7 +123,7 @@ class Inbox(Protocol):
 
 
 class Leases(Protocol):
-    """The lease of the one holder."""
+    """The lease of the one holder, of each shard where there are several."""
 
     async def acquire(self, owner: str, ttl_s: float) -> Lease | None: ...
 
@@ -126,6 +135,16 @@ class Leases(Protocol):
 
     async def holder(self) -> str:
         """Who holds it, "" for nobody."""
+
+
+class Replicas(Protocol):
+    """The processes that share the shards; raises Transient when the store is away."""
+
+    async def beat(self, name: str, held: int, gone_after_s: float) -> tuple[Replica, ...]:
+        """Say that this process is there and how many shards it holds; everybody who is, this one too."""
+
+    async def leave(self, name: str) -> None:
+        """This process takes nothing more: the others need not wait for it to fall silent."""
 
 
 class Outbox(Protocol):

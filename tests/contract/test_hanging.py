@@ -13,7 +13,7 @@ from bot.adapters.kubernetes import Kube
 from bot.adapters.mesh import istio, istio_api
 from bot.adapters.mesh.istio import IstioMesh
 from bot.adapters.pager import WebhookPager
-from bot.adapters.redis import RedisStore, link
+from bot.adapters.redis import RedisStore, server
 from bot.adapters.slack.api import TIMEOUT_S, SlackApi
 from bot.adapters.slack.chat import SlackChat
 from bot.engine.holder import LEASE_S
@@ -118,7 +118,7 @@ STORE_CALLS: dict[str, Callable[[RedisStore], Awaitable[object]]] = {
 
 async def test_every_kind_of_store_call_is_given_up(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records, inbox, lease, outbox, freezes, seen ids: none waits for a Redis that accepts and says nothing."""
-    monkeypatch.setattr(link, "CALL_TIMEOUT_S", SHORT_S)
+    monkeypatch.setattr(server, "CALL_TIMEOUT_S", SHORT_S)
     store = RedisStore(f"redis://127.0.0.1:{silent}/0")
     try:
         await asyncio.gather(*(given_up(call(store)) for call in STORE_CALLS.values()))
@@ -154,4 +154,4 @@ async def test_a_page_is_given_up(silent: int, monkeypatch: pytest.MonkeyPatch) 
 def test_limits_fit_into_the_lease() -> None:
     """A raise takes no longer than the holder keeps of its lease for one; a silent Redis is noticed within a lease."""
     assert istio.RAISE_WITHIN_S <= PATCH_TAKES_S < LEASE_S
-    assert link.CALL_TIMEOUT_S < LEASE_S
+    assert server.CALL_TIMEOUT_S < LEASE_S

@@ -18,7 +18,18 @@ from tests.fakes.store import FakeStore
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.rollouts import NOW, audit, ended, freeze, message, request, rollout
 
-Store = FakeStore | RedisStore
+
+class _Shard:
+    """What the holder of one shard of several works with."""
+
+    def __init__(self, store: RedisStore) -> None:
+        shard = store.of(2)
+        self.rollouts, self.inbox = shard.rollouts, shard.inbox
+        self.leases, self.outbox = shard.leases, shard.outbox
+        self.freezes, self.seen = store.freezes, store.seen
+
+
+Store = FakeStore | RedisStore | _Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +49,7 @@ class World:
         await self.store.rollouts.save(saved, wake_at, (), (), token=lease.token, save_id=save_id)
 
 
-@pytest.fixture(params=["fake", "redis", "redis-6.2"])
+@pytest.fixture(params=["fake", "redis", "redis-6.2", "redis-shard"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     if request.param == "fake":
         clock = FakeClock()
@@ -48,10 +59,11 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 
         yield World(FakeStore(clock), advance, clock.monotonic)
         return
-    fixture = "redis_server" if request.param == "redis" else "redis_server_62"
+    fixture = "redis_server_62" if request.param == "redis-6.2" else "redis_server"
     server = cast(RedisServer, request.getfixturevalue(fixture))
-    store = RedisStore(server.url)
-    yield World(store, asyncio.sleep, asyncio.get_running_loop().time)
+    store = RedisStore(server.url, shards=4 if request.param == "redis-shard" else 1)
+    seen = _Shard(store) if request.param == "redis-shard" else store
+    yield World(seen, asyncio.sleep, asyncio.get_running_loop().time)
     await store.close()
 
 
@@ -298,11 +310,11 @@ class TestLeases:
 
     async def test_renewing_prolongs_under_the_same_token(self, world: World) -> None:
         """A renewed lease outlives its first time."""
-        first = await world.lease("one", 0.3)
+        first = await world.lease("one", 2.0)
         renewed = await world.store.leases.renew("one", first, 30.0)
         assert renewed is not None
         assert renewed.token == first.token
-        await world.wait(0.4)
+        await world.wait(2.1)
         assert await world.store.leases.acquire("two", 30.0) is None
 
     async def test_until_is_never_later_than_the_server_believes(self, world: World) -> None:

@@ -9,7 +9,9 @@ from contextlib import aclosing
 import pytest
 
 from bot.adapters.redis import RedisStore
+from bot.adapters.redis.shards import shard_of
 from bot.errors import Conflict, LeaseLost, Permanent, Transient, Unreadable
+from bot.ports.store import Posted
 from bot.rollout.effects import MessageKind
 from tests.fakes.clock import FakeClock
 from tests.fixtures.redis import RedisServer, running_redis
@@ -102,28 +104,41 @@ async def test_history_is_bounded(store: RedisStore, redis_server: RedisServer) 
     assert int(redis_server.say("TTL", "canary-bot:{0}:rollout:rare-59").strip(":\r\n")) > 89 * 86_400
 
 
-async def test_all_keys_lie_in_one_slot_under_the_prefix(redis_server: RedisServer) -> None:
-    """Whatever is written starts with prefix and hash tag: Redis Cluster keeps a shard together."""
-    store = RedisStore(redis_server.url, prefix="team-a", shard=7)
-    token = await _token(store)
+async def test_all_keys_of_a_shard_lie_in_one_slot_under_the_prefix(redis_server: RedisServer) -> None:
+    """Whatever is written about a rollout starts with prefix and its shard's hash tag, what belongs to the fleet with
+    the first one's: Redis Cluster keeps a shard together."""
+    store = RedisStore(redis_server.url, prefix="team-a", shards=8)
+    shard = store.of(shard_of(rollout().target.route.key, 8))
+    assert shard.number != 0
+    lease = await shard.leases.acquire("one", 30.0)
+    assert lease is not None
     await store.rollouts.create(rollout(), NOW, (message(kind=MessageKind.CARD),), (audit(),))
-    await store.rollouts.save(ended("payments-7f3a"), None, (message(urgent=True),), (), token=token, save_id="s")
+    final = ended("payments-7f3a")
+    await store.rollouts.save(final, None, (message(urgent=True),), (), token=lease.token, save_id="s")
     await store.inbox.put(request())
+    await store.outbox.set_posted("card:payments-7f3a", Posted("C1", "1.0"))
+    (letter, *_) = await store.outbox.take(NOW, 5)
+    await store.outbox.delay(letter, NOW + 5)
+    of_rollout = _keys(redis_server)
     await store.freezes.add(freeze())
     await store.seen.first_time("x", 30.0)
     await store.outbox.allowance("edits", 1, 60.0, NOW)
-    (letter, *_) = await store.outbox.take(NOW, 5)
-    await store.outbox.delay(letter, NOW + 5)
-    keys = [line for line in redis_server.say("KEYS", "*").split("\r\n") if line[:1] not in ("*", "$", "")]
-    assert len(keys) > 15
-    assert [key for key in keys if not key.startswith("team-a:{7}:")] == []
+    await store.replicas.beat("one", 1, 3.0)
+    assert len(of_rollout) > 15
+    assert [key for key in of_rollout if not key.startswith(f"team-a:{{{shard.number}}}:")] == []
+    of_fleet = [key for key in _keys(redis_server) if key not in of_rollout]
+    assert len(of_fleet) > 4
+    assert [key for key in of_fleet if not key.startswith("team-a:{0}:")] == []
     await store.close()
 
 
-async def test_shards_and_prefixes_do_not_mix(redis_server: RedisServer) -> None:
-    """Two prefixes, or two shards, are two stores."""
-    stores = [RedisStore(redis_server.url), RedisStore(redis_server.url, shard=1), RedisStore(redis_server.url, "x")]
-    for store in stores:
+def _keys(server: RedisServer) -> list[str]:
+    return [line for line in server.say("KEYS", "*").split("\r\n") if line[:1] not in ("*", "$", "")]
+
+
+async def test_prefixes_do_not_mix(redis_server: RedisServer) -> None:
+    """Two prefixes are two stores."""
+    for store in (RedisStore(redis_server.url), RedisStore(redis_server.url, "x")):
         await store.rollouts.create(rollout(), NOW, (), ())
         assert await store.leases.acquire("one", 30.0) is not None
         await store.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from redis.asyncio import Redis
 
 from bot.adapters.redis.store import RedisStore
 from bot.rollout.events import Request
@@ -194,6 +195,11 @@ class Fleet:
         request = Request(f"{verb}-{time.time()}", rollout_id, verb, ADA, time.time())
         await self.store.inbox.put(request)
         return request
+
+    async def wipe(self) -> None:
+        """Redis forgets everything."""
+        async with Redis.from_url(self.town.world.redis_url) as redis:
+            await redis.flushall()
 
     async def patches(self, code: int) -> int:
         """How many patches of VirtualServices the API server has answered with this code."""

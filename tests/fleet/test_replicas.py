@@ -170,7 +170,7 @@ def test_a_wiped_redis_loses_no_rollout(fleet: Fleet) -> None:
 async def _wiped(fleet: Fleet) -> None:
     town = fleet.town
     run = await _at_ten(fleet)
-    await fleet.store._link._redis.flushall()
+    await fleet.wipe()
 
     async def recovered() -> bool:
         active = (await fleet.store.rollouts.active()).rollouts
@@ -195,7 +195,7 @@ async def _rebuilt(fleet: Fleet) -> None:
     for replica in (fleet.wired, fleet.doored):
         replica.part.send_signal(signal.SIGKILL)
         await replica.part.stop_async(1.0)
-    await fleet.store._link._redis.flushall()
+    await fleet.wipe()
     await fleet.start(fleet.doored)
     await fleet.eventually(lambda: _notice(fleet, "rebuilt from the mark on its route"), every_s=0.2)
     await _fenced(fleet, run, before)

@@ -17,10 +17,14 @@ _log = logging.getLogger(__name__)
 
 
 class RedisOutbox:
-    """Implements `Outbox`. A card that waits behind others stands for later ones: it is drawn when it is delivered."""
+    """Implements `Outbox`. A card that waits behind others stands for later ones: it is drawn when it is delivered.
 
-    def __init__(self, link: Link) -> None:
+    `shared` is where the allowances lie, which all shards draw on: the chat counts the whole workspace's messages.
+    """
+
+    def __init__(self, link: Link, shared: Link | None = None) -> None:
         self._link = link
+        self._shared = shared or link
 
     async def add(self, rollout_id: str, messages: Sequence[Message], now: float) -> None:
         """Queue messages that are not part of a save."""
@@ -65,7 +69,7 @@ class RedisOutbox:
 
     async def allowance(self, bucket: str, limit: int, window_s: float, now: float) -> float:
         """Take one of `limit` tokens per `window_s` seconds; 0.0 when granted, else the seconds to wait."""
-        return float(await self._link.run("allowance", bucket, limit, repr(window_s), repr(now)))
+        return float(await self._shared.run("allowance", bucket, limit, repr(window_s), repr(now)))
 
     async def depth(self) -> int:
         """Letters waiting."""

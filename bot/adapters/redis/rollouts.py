@@ -45,6 +45,7 @@ class RedisRollouts:
             rollout.target.service,
             repr(wake_at),
             len(letters) // 2,
+            self._link.shards,
             *letters,
             *_lines(audit),
         )
@@ -88,6 +89,10 @@ class RedisRollouts:
         if text is None:
             raise NotFound(f"there is no rollout {rollout_id}")
         return load_rollout(text)
+
+    async def exists(self, rollout_id: str) -> bool:
+        """Whether there is a record of this id, active or ended."""
+        return bool(await self._link.command("EXISTS", f"rollout:{rollout_id}"))
 
     async def active(self) -> Active:
         """Every rollout that has not ended. One that cannot be read is moved aside and reported, each time, until a
@@ -197,6 +202,8 @@ def _judged(answer: Sequence[str]) -> None:
             raise LeaseLost(text)
         case ["conflict", text]:
             raise Conflict(text)
+        case ["shards", known]:
+            raise Permanent(f"the rollouts in Redis are spread over {known} shards now; this process is out of date")
         case _:
             raise Permanent(f"Redis answered {answer!r} to a save")
 

@@ -1,7 +1,11 @@
--- ARGV: base, id, record, revision, route, service, wake_at, n_letters, letters..., audit...
+-- ARGV: base, id, record, revision, route, service, wake_at, n_letters, shards, letters..., audit...
 -- Takes id and route together. The same creation repeated is success.
 local base, id, record, route = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local key = base .. 'rollout:' .. id
+local other = other_shards(base, ARGV[9])
+if other then
+  return {'shards', other}
+end
 local origin = redis.sha1hex(record)
 if redis.call('EXISTS', key) == 1 then
   if redis.call('HGET', key, 'origin') == origin then
@@ -18,7 +22,7 @@ redis.call('HSET', key, 'record', record, 'revision', ARGV[4], 'phase', '', 'rou
 redis.call('HSET', base .. 'routes', route, id)
 redis.call('SADD', base .. 'active', id)
 redis.call('ZADD', base .. 'wake', ARGV[7], id)
-local after = 9 + 2 * tonumber(ARGV[8])
-queue(base, id, 9, after - 1)
+local after = 10 + 2 * tonumber(ARGV[8])
+queue(base, id, 10, after - 1)
 audit(base, after, #ARGV)
 return {'ok'}

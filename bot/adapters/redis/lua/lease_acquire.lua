@@ -1,7 +1,12 @@
--- ARGV: base, owner, ttl in ms; answers the token and the one before it ('0' for none), or {} when another holds it.
+-- ARGV: base, owner, ttl in ms, shards; answers the token and the one before it ('0' for none), {} when another holds
+-- it, or {'shards', n} when the store is in use with n shards.
 -- Tokens rise with every acquisition. The server's clock keeps them rising when a fail-over or a wiped Redis lost the
 -- counter, so that no two holders ever have the same one.
 local base = ARGV[1]
+local other = other_shards(base, ARGV[4])
+if other then
+  return {'shards', other}
+end
 local owner = redis.call('HGET', base .. 'lease', 'owner')
 if owner and owner ~= ARGV[2] then
   return {}
