@@ -15,6 +15,8 @@ from bot.ports.clock import Clock
 
 READY_WITHIN_S = 0.3
 UNWATCHED_AFTER_S = 120.0
+PAST_A_BROKEN_WATCH = 8
+"""Fresh readings at once while a watch is broken: thousands of looks may not become thousands of lists."""
 SIDECAR = "istio-proxy"
 _AMBIENT = "ambient.istio.io/redirection"
 
@@ -64,14 +66,17 @@ class _Pods:
     by_label: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def replace_all(self, items: Sequence[Mapping[str, Any]]) -> None:
-        self.facts.clear()
-        self.labels.clear()
-        self.by_label.clear()
-        for pod in items:
+    def replace_all(self, told: Snapshot) -> None:
+        if told.first:
+            self.known = False
+            self.facts.clear()
+            self.labels.clear()
+            self.by_label.clear()
+        for pod in told.items:
             self.put(pod)
-        self.known = True
-        self.heard.set()
+        if told.last:
+            self.known = True
+            self.heard.set()
 
     def put(self, pod: Mapping[str, Any]) -> None:
         self.drop(pod)
@@ -112,6 +117,7 @@ class WatchedCluster(KubeCluster):
         self._clock = clock
         self._watched: dict[str, _Pods] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._past = asyncio.Semaphore(PAST_A_BROKEN_WATCH)
 
     async def pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...]:
         """Pods that carry all labels, terminating and finished ones left out, by name."""
@@ -126,7 +132,8 @@ class WatchedCluster(KubeCluster):
             await pods.heard.wait()
         if pods.known:
             return pods.select(selector)
-        return await super().pods(namespace, selector)
+        async with self._past:
+            return await super().pods(namespace, selector)
 
     async def ready_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> int | None:
         """Ready pods, None when the API server does not say so within 300 ms or there is no selector to ask by."""
@@ -166,7 +173,7 @@ class WatchedCluster(KubeCluster):
             async for told in following:
                 match told:
                     case Snapshot():
-                        pods.replace_all(told.items)
+                        pods.replace_all(told)
                     case Change(kind="DELETED"):
                         pods.drop(told.object)
                     case Change():

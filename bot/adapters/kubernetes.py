@@ -28,7 +28,7 @@ WRITE_TIMEOUT_S = 3.0
 _WATCH_S = 60
 _WATCH_CONNECT_S = 5.0
 _LONGEST_BACKOFF_S = 10.0
-_PAGE = 500
+_PAGE = 250
 _TEXT_CHARS = 500
 
 
@@ -54,9 +54,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All objects of a collection, as sent."""
+    """Objects of a collection, as sent, in pages: what was known before goes with the `first`, and with the `last` all
+    is known."""
 
     items: tuple[Manifest, ...]
+    first: bool = True
+    last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +117,19 @@ class Kube:
         """All objects of a collection, in pages; `timeout_s` is for each page."""
         for _ in range(3):
             try:
-                return (await self._listed(path, selector, timeout_s))[1]
+                return [item async for _, page in self._pages(path, selector, timeout_s) for item in page]
             except _Expired:
                 continue
         raise Transient(f"the list of {path} changes faster than it can be read")
+
+    async def pages(self, path: str, *, timeout_s: float = READ_TIMEOUT_S) -> AsyncGenerator[list[Manifest], None]:
+        """The same page by page; Transient when it changes faster than it can be read."""
+        try:
+            async with aclosing(self._pages(path, "", timeout_s)) as pages:
+                async for _, page in pages:
+                    yield page
+        except _Expired as error:
+            raise Transient(f"the list of {path} changes faster than it can be read") from error
 
     async def patch(
         self,
@@ -162,41 +174,20 @@ class Kube:
         """The server's version, as `v1.36.0`."""
         return str((await self.get("/version")).get("gitVersion", "unknown"))
 
-    async def watch(self, path: str, *, selector: str = "") -> AsyncGenerator[Change, None]:
-        """Changes of a collection from now on; lists again and backs off by itself, and never ends.
-
-        What changed while the watch was broken is found by comparing lists. The first list is not told.
-        """
-        known: dict[tuple[str, str], Manifest] | None = None
-        async with aclosing(self.follow(path, selector=selector)) as following:
-            async for told in following:
-                match told:
-                    case Snapshot():
-                        listed = {_key(item): item for item in told.items}
-                        for change in _compared(known, listed):
-                            yield change
-                        known = listed
-                    case Change() if known is not None:
-                        if told.kind == "DELETED":
-                            known.pop(_key(told.object), None)
-                        else:
-                            known[_key(told.object)] = told.object
-                        yield told
-                    case _:
-                        pass
-
     async def follow(self, path: str, *, selector: str = "") -> AsyncGenerator["Snapshot | Change | Unknown", None]:
         """A collection as it is and as it changes; never ends, and nothing is kept here.
 
-        First a Snapshot, and another after each break that may have lost changes; Unknown when the watch breaks: until
-        the next Snapshot nothing is known of what happens.
+        First a Snapshot in pages, and another after each break that may have lost changes; Unknown when the watch
+        breaks: until the next Snapshot is complete nothing is known of what happens.
         """
         failures = 0
         while True:
             try:
-                version, items = await self._listed(path, selector, READ_TIMEOUT_S)
-                yield Snapshot(tuple(items))
-                del items
+                version, first = "", True
+                async with aclosing(self._pages(path, selector, READ_TIMEOUT_S)) as pages:
+                    async for version, items in pages:
+                        yield Snapshot(tuple(items), first=first, last=bool(version))
+                        first = False
                 while True:
                     told = False
                     async with aclosing(self._stream(path, selector, version)) as stream:
@@ -226,8 +217,10 @@ class Kube:
         ceiling = min(_LONGEST_BACKOFF_S, 0.1 * 2.0 ** min(failures, 10))
         await self._sleep(max(at_least_s, random.uniform(ceiling / 2, ceiling)))
 
-    async def _listed(self, path: str, selector: str, timeout_s: float) -> tuple[str, list[Manifest]]:
-        items: list[Manifest] = []
+    async def _pages(
+        self, path: str, selector: str, timeout_s: float
+    ) -> AsyncGenerator[tuple[str, list[Manifest]], None]:
+        """Pages of a collection, each with the collection's resourceVersion once it is complete, "" before."""
         more = ""
         while True:
             query = [("limit", str(_PAGE))]
@@ -237,12 +230,12 @@ class Kube:
                 query.append(("continue", more))
             page = await self._ask("GET", path, query=query, timeout_s=timeout_s)
             kind, version = str(page.get("kind", "")).removesuffix("List"), page.get("apiVersion")
-            for item in page.get("items") or ():
-                items.append({"kind": kind, "apiVersion": version, **item})
+            items = [{"kind": kind, "apiVersion": version, **item} for item in page.get("items") or ()]
             metadata = page.get("metadata") or {}
             more = str(metadata.get("continue") or "")
+            yield ("" if more else str(metadata.get("resourceVersion") or "0")), items
             if not more:
-                return str(metadata.get("resourceVersion") or "0"), items
+                return
 
     async def _stream(self, path: str, selector: str, version: str) -> AsyncGenerator[Change, None]:
         query = [
@@ -362,27 +355,6 @@ def _parsed(line: bytes) -> Change:
         code = int(found.get("code") or 500)
         raise _failure(code, json.dumps(found).encode(), {}, "the watch")
     return Change(str(event.get("type")), found)
-
-
-def _key(item: Manifest) -> tuple[str, str]:
-    metadata = item.get("metadata") or {}
-    return str(metadata.get("namespace") or ""), str(metadata.get("name") or "")
-
-
-def _compared(
-    known: Mapping[tuple[str, str], Manifest] | None, listed: Mapping[tuple[str, str], Manifest]
-) -> list[Change]:
-    """What happened between two lists; nothing before the first."""
-    if known is None:
-        return []
-    changes = [Change("DELETED", item) for key, item in known.items() if key not in listed]
-    for key, item in listed.items():
-        before = known.get(key)
-        if before is None:
-            changes.append(Change("ADDED", item))
-        elif before["metadata"].get("resourceVersion") != item["metadata"].get("resourceVersion"):
-            changes.append(Change("MODIFIED", item))
-    return changes
 
 
 def _said(error: BaseException) -> str:

@@ -111,7 +111,11 @@ class SimKube:
 
         return await self._wire.call("api", "patch", act, timeout_s, changes=True, more=KUBE_REFUSALS)
 
-    async def watch(self, path: str, *, selector: str = "") -> AsyncGenerator[Change, None]:
+    async def pages(self, path: str, *, timeout_s: float = 3.0) -> AsyncGenerator[list[dict[str, Any]], None]:
+        yield await self.all(path, timeout_s=timeout_s)
+
+    async def follow(self, path: str, *, selector: str = "") -> AsyncGenerator[Change, None]:
+        """Changes only, and some of them lost: without a whole list nothing is read from it."""
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self._truth._watchers.append(Ear(self._wire, "api", queue))  # type: ignore[arg-type]
         while True:

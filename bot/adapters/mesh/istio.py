@@ -1,13 +1,15 @@
 """Istio: a VirtualService's two weights, written with tests and read back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from typing import Any
 
-from bot.adapters.kubernetes import Kube, Unprocessable, path
+from bot.adapters.kubernetes import Change, Kube, Snapshot, Unprocessable, path
 from bot.adapters.mesh import annotation, virtualservice, weighing
 from bot.adapters.mesh.hosts import covers, fqdn, service_of
 from bot.adapters.mesh.istio_api import GROUP, RESOURCE, IstioApi
+from bot.adapters.mesh.seen import Seen
 from bot.adapters.mesh.survey import Surveyor
 from bot.adapters.mesh.virtualservice import called
 from bot.errors import Conflict, NotFound, Permanent, Transient
@@ -35,6 +37,7 @@ RBAC_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 RAISE_WITHIN_S = 1.0
 """All calls of a raise together: the holder keeps as much of its lease for one."""
 _READ_TIMEOUT_S = 1.0
+_LISTED_WITHIN_S = 1.0
 _RAISE_TIMEOUT_S = 1.0
 _ZERO_TIMEOUT_S = 5.0
 """Long enough for a slow admission webhook: a patch cut short by us would never be admitted."""
@@ -53,15 +56,21 @@ class IstioMesh:
         self._field_manager = field_manager
         self._api = IstioApi(kube, tuple(namespaces))
         self._surveyor = Surveyor(kube, self._api, field_manager)
+        self._seen: dict[str, Seen] = {}
+        self._listeners: list[asyncio.Queue[RouteRef]] = []
+        self._watchers: list[asyncio.Task[None]] = []
 
     async def survey(self, wanted: Wanted, first_weight: int) -> Survey:
         """Resolve and examine a route for a start; see `Surveyor`."""
         return await self._surveyor.survey(wanted, first_weight)
 
     async def read(self, target: Target) -> RouteState:
-        """The route now. NotFound: object or route are gone and the canary gets nothing by it; Permanent: it cannot be
-        told which route it is although the canary still gets something; Transient: the API server is away."""
-        return virtualservice.state(await self._get(target), target)
+        """The route now, from the watch while `changes` runs and is unbroken, else from the API server.
+
+        NotFound: object or route are gone and the canary gets nothing by it; Permanent: it cannot be told which route
+        it is although the canary still gets something; Transient: the API server is away.
+        """
+        return virtualservice.state(await self._watched(target) or await self._get(target), target)
 
     async def write(self, target: Target, change: SetWeight) -> RouteState:
         """Apply one change and read it back.
@@ -83,14 +92,13 @@ class IstioMesh:
     async def steered(self, namespaces: Sequence[str]) -> tuple[Steered, ...]:
         """Every route whose mark is ours and not final, the target rebuilt from the mark."""
         found = []
-        for manifest in await self._api.virtual_services(namespaces):
-            mark, target = annotation.mark_of(manifest), annotation.target_of(manifest, NAME)
-            if mark is None or target is None or annotation.is_final(mark.phase):
-                continue
-            try:
-                found.append(Steered(target, mark, virtualservice.state(manifest, target)))
-            except Permanent:
-                continue
+        async for page in self._api.pages_of_virtual_services(namespaces):
+            for manifest in page:
+                mark, target = annotation.mark_of(manifest), annotation.target_of(manifest, NAME)
+                if mark is None or target is None or annotation.is_final(mark.phase):
+                    continue
+                with suppress(Permanent):
+                    found.append(Steered(target, mark, virtualservice.state(manifest, target)))
         return tuple(found)
 
     async def listed(self, namespaces: Sequence[str]) -> tuple[Listed, ...]:
@@ -108,23 +116,60 @@ class IstioMesh:
         return tuple(sorted(found, key=lambda one: (one.namespace, one.service, one.name)))
 
     async def changes(self, namespaces: Sequence[str]) -> AsyncGenerator[RouteRef, None]:
-        """VirtualServices as they change; reconnects by itself, never ends."""
-        scopes = self._api.scopes(namespaces)
-        queue: asyncio.Queue[RouteRef] = asyncio.Queue(maxsize=1000)
-        watchers = [asyncio.create_task(self._watch(scope, queue.put)) for scope in scopes]
+        """VirtualServices as they change, what was written here left out; reconnects by itself, never ends.
+
+        All who listen share one watch of each namespace, which ends with the last of them.
+        """
+        told: asyncio.Queue[RouteRef] = asyncio.Queue()
+        self._listeners.append(told)
+        if not self._watchers:
+            scopes = self._api.scopes(namespaces)
+            self._watchers = [asyncio.create_task(self._watch(scope), name=f"routes:{scope}") for scope in scopes]
         try:
             while True:
-                yield await queue.get()
+                yield await told.get()
         finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            self._listeners.remove(told)
+            if not self._listeners:
+                await self._end_watches()
 
-    async def _watch(self, scope: str, put: Callable[[RouteRef], Any]) -> None:
+    async def _end_watches(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        self._seen.clear()
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+
+    async def _watch(self, scope: str) -> None:
+        """Keep what a watch tells, and tell every listener what is new by it."""
         version = await self._api.version_when_there()
-        async for change in self._kube.watch(path(GROUP, version, RESOURCE, scope)):
-            metadata = change.object["metadata"]
-            await put(RouteRef(NAME, metadata["namespace"], metadata["name"]))
+        seen = self._seen[scope] = Seen()
+        try:
+            async with aclosing(self._kube.follow(path(GROUP, version, RESOURCE, scope))) as following:
+                async for told in following:
+                    match told:
+                        case Snapshot():
+                            changed = seen.listed(told)
+                        case Change():
+                            changed = seen.changed(told)
+                        case _:
+                            seen.broken()
+                            changed = ()
+                    for namespace, name in changed:
+                        for listener in self._listeners:
+                            listener.put_nowait(RouteRef(NAME, namespace, name))
+        finally:
+            seen.broken()
+
+    async def _watched(self, target: Target) -> dict[str, Any] | None:
+        seen = self._scope(target)
+        if seen is None:
+            return None
+        await seen.settled(_LISTED_WITHIN_S)
+        return seen.manifest(target.route.namespace, target.route.name)
+
+    def _scope(self, target: Target) -> Seen | None:
+        return self._seen.get(target.route.namespace) or self._seen.get("")
 
     async def _written(self, target: Target, change: SetWeight, attempts: int) -> RouteState:
         refusal: Exception = Conflict("not tried")
@@ -180,7 +225,11 @@ class IstioMesh:
             return patched
 
     async def _get(self, target: Target) -> dict[str, Any]:
-        return await self._api.virtual_service(target.route.namespace, target.route.name, timeout_s=_READ_TIMEOUT_S)
+        manifest = await self._api.virtual_service(target.route.namespace, target.route.name, timeout_s=_READ_TIMEOUT_S)
+        seen = self._scope(target)
+        if seen is not None:
+            seen.read(manifest)
+        return manifest
 
 
 def _subsets(rules: Sequence[dict[str, Any]], host: str) -> tuple[str, ...]:

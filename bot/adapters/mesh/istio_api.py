@@ -1,10 +1,11 @@
 """Istio's objects at the API server, in whichever version the cluster serves."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
-from bot.adapters.kubernetes import READ_TIMEOUT_S, Kube, path
+from bot.adapters.kubernetes import READ_TIMEOUT_S, Kube, Manifest, path
 from bot.errors import CanaryError, NotFound, Permanent
 
 GROUP = "networking.istio.io"
@@ -64,6 +65,14 @@ class IstioApi:
     async def virtual_services(self, namespaces: Sequence[str] = ()) -> list[dict[str, Any]]:
         """All VirtualServices of some namespaces."""
         return await self._all(RESOURCE, self.scopes(namespaces))
+
+    async def pages_of_virtual_services(self, namespaces: Sequence[str] = ()) -> AsyncGenerator[list[Manifest], None]:
+        """The same page by page: thousands of whole objects are not held at once."""
+        version = await self.version()
+        for scope in self.scopes(namespaces):
+            async with aclosing(self._kube.pages(path(GROUP, version, RESOURCE, scope))) as pages:
+                async for page in pages:
+                    yield page
 
     async def destination_rules(self, namespaces: Sequence[str] = ()) -> list[dict[str, Any]]:
         """All DestinationRules of some namespaces."""

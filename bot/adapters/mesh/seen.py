@@ -1,0 +1,124 @@
+"""VirtualServices as a watch has shown them: what a reading needs of those that bear our mark, and what has changed."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from bot.adapters.kubernetes import Change, Manifest, Snapshot
+from bot.adapters.mesh import annotation
+from bot.adapters.mesh.virtualservice import PROTOCOLS
+
+Key = tuple[str, str]
+
+
+class Seen:
+    """One scope's objects by namespace and name: their resourceVersion, and those with our mark cut down, as text.
+
+    A whole VirtualService is several kilobytes in memory, and ten thousand of them more than the rest of the bot.
+    Nothing is known before a snapshot is complete, nor while the watch is broken.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[Key, str] = {}
+        self._cut: dict[Key, bytes] = {}
+        self._listed: set[Key] = set()
+        self._begun = False
+        self._known = False
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    async def settled(self, within_s: float) -> None:
+        """Wait for the rest of a snapshot that is coming in, so that nobody reads one by one what it brings."""
+        if not self._settled.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._settled.wait(), within_s)
+
+    def manifest(self, namespace: str, name: str) -> Manifest | None:
+        """The object with what `virtualservice.state` reads of it; None when it is not known here, or bears no mark."""
+        text = self._cut.get((namespace, name)) if self._known else None
+        return None if text is None else json.loads(text)
+
+    def listed(self, told: Snapshot) -> Sequence[Key]:
+        """Take in a page; the objects that differ from what was known, none for the first list."""
+        if told.first:
+            self._listed = set()
+            self._settled.clear()
+        changed = [key for item in told.items if self._put(key := _key(item), item, listed=True) and self._begun]
+        self._listed.update(_key(item) for item in told.items)
+        if told.last:
+            gone = self._versions.keys() - self._listed
+            for key in gone:
+                self._drop(key)
+            changed += gone
+            self._listed = set()
+            self._known = self._begun = True
+            self._settled.set()
+        return changed
+
+    def changed(self, told: Change) -> Sequence[Key]:
+        """Take in a change; its object, unless it is known already."""
+        key = _key(told.object)
+        if told.kind == "DELETED":
+            self._drop(key)
+            return (key,)
+        return (key,) if self._put(key, told.object) else ()
+
+    def read(self, manifest: Manifest) -> None:
+        """Take in a reading that was made past the watch: its echo is no news."""
+        if self._begun:
+            self._put(_key(manifest), manifest)
+
+    def broken(self) -> None:
+        """Until the next snapshot nothing is known of what happens."""
+        self._known = False
+        self._settled.set()
+
+    def _put(self, key: Key, manifest: Manifest, *, listed: bool = False) -> bool:
+        """False when this state, or a later one, is known. A list is right: a server may have been set back."""
+        version = str(manifest["metadata"].get("resourceVersion") or "")
+        before = self._versions.get(key, "")
+        if version and (version == before or (not listed and _older(version, before))):
+            return False
+        self._versions[key] = version
+        if annotation.text_of(manifest) is None:
+            self._cut.pop(key, None)
+        else:
+            self._cut[key] = json.dumps(_cut(manifest), separators=(",", ":")).encode()
+        return True
+
+    def _drop(self, key: Key) -> None:
+        self._versions.pop(key, None)
+        self._cut.pop(key, None)
+
+
+def _older(version: str, other: str) -> bool:
+    """Versions that are numbers rise, as Kubernetes 1.35 promises; of others nobody can tell."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)
+
+
+def _cut(manifest: Mapping[str, Any]) -> Manifest:
+    """What readings look at: identity, our annotation, who wrote the routes, and where the routes send."""
+    metadata, spec = manifest["metadata"], manifest.get("spec") or {}
+    kept = {name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion") if name in metadata}
+    kept["annotations"] = {annotation.KEY: annotation.text_of(manifest)}
+    kept["managedFields"] = [_owner(entry) for entry in metadata.get("managedFields") or ()]
+    routes = {protocol: [_route(one) for one in spec[protocol]] for protocol in PROTOCOLS if spec.get(protocol)}
+    return {"metadata": kept, "spec": routes}
+
+
+def _owner(entry: Mapping[str, Any]) -> dict[str, Any]:
+    owned = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+    fields: dict[str, Any] = {f"f:{protocol}": {} for protocol in PROTOCOLS if f"f:{protocol}" in owned}
+    kept = {name: entry[name] for name in ("manager", "time", "subresource") if entry.get(name)}
+    return {**kept, "fieldsV1": {"f:spec": fields}}
+
+
+def _route(route: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: route[name] for name in ("name", "match", "route") if name in route}
+
+
+def _key(manifest: Mapping[str, Any]) -> Key:
+    metadata = manifest["metadata"]
+    return str(metadata.get("namespace") or ""), str(metadata.get("name") or "")

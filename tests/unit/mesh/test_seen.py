@@ -1,0 +1,86 @@
+"""What is remembered of VirtualServices that a watch has shown, and what counts as news."""
+
+from typing import Any
+
+from bot.adapters.kubernetes import Change, Snapshot
+from bot.adapters.mesh import annotation, virtualservice
+from bot.adapters.mesh.seen import Seen
+from bot.rollout.model import Target
+from bot.rollout.route import Mark
+from tests.fakes.mesh import FakeMesh
+
+
+def _marked(weight: int = 5, version: int = 7) -> tuple[dict[str, Any], Target]:
+    mesh = FakeMesh()
+    target = mesh.add("payments", canary_weight=weight)
+    mesh.edit("payments", canary_weight=weight, mark=Mark("payments-1", 3, weight, "Progressing"))
+    manifest = mesh.manifest("payments")
+    manifest["metadata"]["resourceVersion"] = str(version)
+    manifest["spec"]["http"][0]["fault"] = {"delay": {"fixedDelay": "5s"}}
+    return manifest, target
+
+
+def _at(manifest: dict[str, Any], version: int) -> dict[str, Any]:
+    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": str(version)}}
+
+
+def test_what_is_kept_reads_like_the_whole_object() -> None:
+    """Weights, mark, uid, version and the last writer are those of the object as it was sent."""
+    manifest, target = _marked()
+    seen = Seen()
+    assert list(seen.listed(Snapshot((manifest,)))) == []
+    kept = seen.manifest("shop", "payments")
+    assert kept is not None
+    assert virtualservice.state(kept, target) == virtualservice.state(manifest, target)
+    assert "fault" not in kept["spec"]["http"][0]
+
+
+def test_nothing_is_known_before_the_last_page_nor_while_the_watch_is_broken() -> None:
+    """A reading goes to the API server then."""
+    manifest, _ = _marked()
+    seen = Seen()
+    seen.listed(Snapshot((manifest,), last=False))
+    assert seen.manifest("shop", "payments") is None
+    seen.listed(Snapshot((), first=False))
+    assert seen.manifest("shop", "payments") is not None
+    seen.broken()
+    assert seen.manifest("shop", "payments") is None
+
+
+def test_the_echo_of_what_was_read_is_no_news() -> None:
+    """The same or an older state is silent, a newer one and a deletion are told."""
+    manifest, _ = _marked()
+    seen = Seen()
+    seen.listed(Snapshot((manifest,)))
+    seen.read(_at(manifest, 9))
+    for version in (8, 9):
+        assert not seen.changed(Change("MODIFIED", _at(manifest, version)))
+    assert seen.changed(Change("MODIFIED", _at(manifest, 10))) == (("shop", "payments"),)
+    assert seen.changed(Change("DELETED", _at(manifest, 11))) == (("shop", "payments"),)
+    assert seen.manifest("shop", "payments") is None
+
+
+def test_what_changed_during_a_break_is_told_by_the_next_list() -> None:
+    """Changed, new and deleted objects are; a server that was set back is believed."""
+    manifest, _ = _marked()
+    other = {**manifest, "metadata": {**manifest["metadata"], "name": "checkout"}}
+    third = {**manifest, "metadata": {**manifest["metadata"], "name": "search"}}
+    seen = Seen()
+    seen.listed(Snapshot((manifest, other)))
+    seen.broken()
+    pages = (Snapshot((_at(manifest, 2),), last=False), Snapshot((third,), first=False))
+    assert sorted(key for page in pages for key in seen.listed(page)) == [
+        ("shop", "checkout"), ("shop", "payments"), ("shop", "search"),
+    ]  # fmt: skip
+    kept = seen.manifest("shop", "payments")
+    assert kept is not None
+    assert kept["metadata"]["resourceVersion"] == "2"
+
+
+def test_an_object_without_our_mark_is_not_kept() -> None:
+    """Ten thousand routes of others cost their name and version only."""
+    manifest, _ = _marked()
+    del manifest["metadata"]["annotations"][annotation.KEY]
+    seen = Seen()
+    seen.listed(Snapshot((manifest,)))
+    assert seen.manifest("shop", "payments") is None
