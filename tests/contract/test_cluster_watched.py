@@ -15,7 +15,7 @@ from tests.fixtures.kube import KubeServer
 
 V1 = (("app", "payments"), ("version", "v1"))
 V2 = (("app", "payments"), ("version", "v2"))
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 class Counting(Kube):

@@ -98,13 +98,13 @@ async def _until_reapplied(run: Run, weight: int) -> None:
         answer = await run.click("drift:reapply", message=asked)
         return f"Re-applying {weight}%" in answer
 
-    await run.eventually(granted, 20.0)
+    await run.eventually(granted)
 
     async def written() -> bool:
         route = await run.town.route(run.route)
         return any(entry.get("weight") == weight for entry in route["spec"]["http"][0]["route"])
 
-    await run.eventually(written, 10.0)
+    await run.eventually(written)
 
 
 async def a_redeployed_canary_begins_again(town: Town) -> None:

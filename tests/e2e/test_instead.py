@@ -76,7 +76,7 @@ async def _rolled_back(town: Town) -> None:
     async with aiohttp.ClientSession() as session:
         log = RouteLog(session, town.world.kube_url, town.world.kube_token)
         following = asyncio.create_task(log.run())
-        await asyncio.wait_for(log.following.wait(), 10)
+        await asyncio.wait_for(log.following.wait(), 30)
         await town.clients.fault("mesh", workloads={"checkout-v2": {"fail_percent": 50.0}})
         run = await town.start("checkout", "v2 steps 50%:1m,100%:1m", channel="#checkout")
         await run.ended("RolledBack")

@@ -59,7 +59,7 @@ async def _killed_in_mid_bake(town: Town) -> None:
     assert full["at"] - first["at"] >= BAKE_S, await run.story()
     assert full["at"] - started_again_at < BAKE_S, await run.story()
     await run.ended("Promoted")
-    await run.says("Promoted: payments", 20.0)
+    await run.says("Promoted: payments")
     assert await run.weights() == [50, 100], await run.story()
     await _one_card(run, card["ts"], edits_before)
     texts = await run.thread()

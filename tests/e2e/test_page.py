@@ -15,7 +15,7 @@ from tests.e2e.town import Town, mark_of
 from tests.fixtures.requirements import needs_binary
 from tests.sandbox.test_page import CHROMIUM_ARGS
 
-PATIENCE_MS = 40_000
+PATIENCE_MS = 80_000
 CATALOG = """
 defaults: {namespace: shop, check_every: 1s, arrival: 4s}
 gates:

@@ -24,7 +24,7 @@ from bot.sandbox.world import Options, World, new_world
 
 MARK = "canary-bot.dev/rollout"
 ADA, GRACE, LINUS, GUEST = "U0ADA", "U0GRACE", "U0LINUS", "U0GUEST"
-PATIENCE_S = 45.0
+PATIENCE_S = 90.0
 FINAL = ("Promoted", "RolledBack", "Cancelled")
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Town:
         """Play a story to its end."""
         return self.begin(story)()
 
-    async def say(self, text: str, user: str = ADA, channel: str = "C0DEPLOYS", wait_s: float = 10.0) -> str:
+    async def say(self, text: str, user: str = ADA, channel: str = "C0DEPLOYS", wait_s: float = 20.0) -> str:
         """Type `/canary <text>`; the private answer's text."""
         return await self.act("command", user, channel=channel, text=f"/canary {text}", wait_s=wait_s)
 
@@ -257,7 +257,7 @@ class Run:
             ts=shown["ts"],
             action_id=element["action_id"],
             stale=stale,
-            wait_s=10.0,
+            wait_s=20.0,
         )
 
     async def eventually(self, ask: Callable[[], Awaitable[T]], within_s: float = PATIENCE_S) -> T:

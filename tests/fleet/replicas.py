@@ -21,7 +21,7 @@ from bot.rollout.model import Actor, Rollout, Source
 from bot.sandbox.process import Part, free_port
 from tests.e2e.town import Town
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 ADA = Actor(Source.PERSON, "U0ADA", "Ada", "slash")
 FIGURES = Path("build/fleet.json")
 

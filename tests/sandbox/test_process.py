@@ -27,7 +27,7 @@ def alive(pid: int) -> bool:
 
 
 async def until(ask: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not ask():
             await asyncio.sleep(0.02)
 

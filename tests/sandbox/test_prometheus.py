@@ -60,7 +60,7 @@ class Asked:
 
     async def eventually(self, expression: str, accept: Callable[[list[tuple[dict[str, str], float]]], Any]) -> Any:
         """The first answer that is accepted."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not accept(found := await self.values(expression)):
                 await asyncio.sleep(0.05)
             return found
@@ -68,7 +68,7 @@ class Asked:
     async def scraped(self, times: int) -> None:
         """Wait until the page was scraped so many times more, and the last of them is stored."""
         wanted = self.page.scrapes + times + 1
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.page.scrapes < wanted:
                 await asyncio.sleep(0.02)
 

@@ -375,7 +375,7 @@ async def test_events_are_retried_three_times_and_commands_never(probe_on_http: 
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         await probe.slack.put("settings", bot_url=url, retry_delays_s=[0, 0, 0])
         await probe.slack.act("mention", user="U0ADA", channel="#deploys", text="x")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(calls) < 4:
                 await asyncio.sleep(0.01)
         outcome = await probe.slack.act("command", user="U0ADA", channel="#deploys", text="/canary x")

@@ -21,7 +21,7 @@ from tests.engine.stage import CATALOG, Stage
 from tests.fixtures.slack import SlackServer
 
 Json = dict[str, Any]
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 MENTION = '    mention: "@release-leads"\n'
 
 

@@ -14,7 +14,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry import FakeTelemetry
 from tests.fixtures.slack import SlackServer
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 @asynccontextmanager
