@@ -205,6 +205,7 @@ class Deliver:
         key = self._card_key(rollout)
         posted = await self._world.outbox.posted(key)
         if posted is None:
+            self._shown.pop(key, None)
             await self._card(rollout, Message(MessageKind.CARD))
             posted = await self._world.outbox.posted(key)
         if posted is None:

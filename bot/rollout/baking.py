@@ -10,6 +10,9 @@ from bot.rollout.holds import add_hold, ask_about, drop_hold, remaining
 from bot.rollout.model import Bake, HoldReason, OnSilence
 from bot.rollout.retreat import roll_back
 
+CLOCKS_APART_S = 5.0
+"""What clocks may be apart: beyond that no gate is measured."""
+
 
 def fresh_bake(now: float, extra_s: float = 0.0) -> Bake:
     """The bake of a weight that the API server has just confirmed."""
@@ -18,6 +21,8 @@ def fresh_bake(now: float, extra_s: float = 0.0) -> Bake:
 
 def progress(draft: Draft, look: Assessment) -> None:
     """Count the seconds this look covers; only after the weight arrived, and never while the weights are not ours."""
+    if _has_yet_to_begin(draft, look):
+        _begins_now(draft)
     arrived_before = draft.rollout.bake.arrived_at is not None
     _observe_arrival(draft, look)
     rollout = draft.rollout
@@ -27,6 +32,23 @@ def progress(draft: Draft, look: Assessment) -> None:
     countable_s = 0.0 if rollout.held(HoldReason.DRIFT) else coverage.until - bake.covered_until
     added_s = max(0.0, min(coverage.added_s, countable_s))
     draft.set(bake=replace(bake, covered_s=bake.covered_s + added_s, covered_until=coverage.until))
+
+
+def _has_yet_to_begin(draft: Draft, look: Assessment) -> bool:
+    """A clock that was ahead said when the weight was confirmed. That ours is right now is known when the gates can be
+    measured: they cannot be where Prometheus' clock is another."""
+    confirmed_at = draft.rollout.bake.confirmed_at
+    ahead = confirmed_at is not None and confirmed_at > draft.now + CLOCKS_APART_S
+    return ahead and bool(look.reports) and all(report.verdict is not Verdict.ERROR for report in look.reports)
+
+
+def _begins_now(draft: Draft) -> None:
+    """Until its bake had begun, no sample would count for the gates, and nobody would see a canary that fails."""
+    rollout = draft.rollout
+    assert rollout.bake.confirmed_at is not None
+    ahead = spoken(rollout.bake.confirmed_at - draft.now)
+    draft.set(bake=fresh_bake(draft.now, rollout.bake.extra_s), fresh_after=draft.now, evidence=())
+    draft.note(f"The bake of {rollout.weight_percent}% starts anew: it was begun by a clock that was {ahead} ahead.")
 
 
 def _observe_arrival(draft: Draft, look: Assessment) -> None:

@@ -383,6 +383,6 @@ class Freeze:
     until: float | None = None
 
     def covers(self, service: str, now: float) -> bool:
-        """True while this freeze binds the service at `now`: from when it is stored, also where `since` is still to come
+        """True while this freeze binds the service at `now`: from when it is stored, also where `since` has yet to come
         by the clock of whoever reads it."""
         return self.scope in ("all", service) and (self.until is None or now < self.until)
