@@ -1,18 +1,21 @@
 """A store that has lost its last second while the holder lives on."""
 
 from bot.rollout.effects import Message, MessageKind
-from tests.engine.stage import stage
+from bot.usecases.requests import put
+from tests.engine.stage import ADA, stage
 from tests.engine.test_letters import at_ten
 from tests.fakes.store import FakeOutbox
 
 
 async def test_a_card_whose_place_was_forgotten_is_posted_anew() -> None:
-    """A fail-over lost where the card stands, which has not changed since: a note still reaches people, under a card."""
+    """A fail-over lost where the card stands, which does not change any more: a note reaches people all the same."""
     async with stage() as made:
         name = await at_ten(made)
+        await put(made.desk, "rollback", name, ADA, reason="I say so")
+        await made.play(10)
         vars(made.store.outbox)["_posted"] = vars(FakeOutbox(made.store))["_posted"]
         made.store.outbox.queue(name, [Message(MessageKind.NOTE, "something happened")])
-        await made.play(3)
+        await made.play(4)
         assert made.store.outbox.waiting == 0
         cards = {said.ts for said in made.chat.messages.values() if not said.thread and said.channel == "payments"}
         (thread,) = [said.thread for said in made.chat.messages.values() if "something happened" in said.text]
