@@ -13,7 +13,8 @@ from bot.analysis.samples import Query
 from bot.engine.routes import Routes
 from bot.engine.world import World
 from bot.errors import Conflict, NotFound, Permanent, Transient
-from bot.rollout.events import Clocked, Looked, RouteGone
+from bot.ports.mesh import Misplaced, RouteMissing
+from bot.rollout.events import Clocked, Looked, Remains, RouteGone
 from bot.rollout.model import Freeze, Rollout, Side
 from bot.rollout.route import RouteState
 
@@ -44,16 +45,14 @@ class Measure:
         self._freezes_at = float("-inf")
         self._late: set[asyncio.Task[Any]] = set()
 
-    async def look(self, rollout: Rollout) -> Looked | RouteGone:
-        """Ask every gate of a rollout now."""
+    async def look(self, rollout: Rollout) -> Looked:
+        """Ask every gate of a rollout now, also while there is no route to steer by."""
         now = self._world.clock.now()
         memory = self._memories.setdefault(rollout.id, Memory())
         asked = questions(rollout, now, memory)
         if asked and not memory.sized:
             asked = (*asked, *sizing(rollout))
         answers, canary, stable, route, freezes = await self._asked(rollout, asked)
-        if isinstance(route, RouteGone):
-            return route
         if canary:
             self._pinned.setdefault(rollout.id, canary)
         assessment = assess(
@@ -67,6 +66,8 @@ class Measure:
             memory=memory,
         )
         memory.size(rollout, answers)
+        if isinstance(route, RouteGone):
+            return Looked(assessment, freezes, gone=route)
         return Looked(assessment, freezes, route)
 
     async def _asked(
@@ -125,6 +126,10 @@ class Measure:
         mesh = self._world.meshes[rollout.target.route.mesh]
         try:
             return await self._routes.state(mesh, rollout.target)
+        except Misplaced as error:
+            return RouteGone(str(error), Remains.TRAFFIC)
+        except RouteMissing as error:
+            return RouteGone(str(error), Remains.OBJECT)
         except NotFound as error:
             return RouteGone(str(error))
         except (Transient, Permanent, Conflict) as error:
@@ -148,9 +153,10 @@ class Measure:
         return self._freezes
 
     async def _stable_ready(self, rollout: Rollout) -> int | None:
-        """Stable's ready pods, asked only where an expiring approval may roll back."""
+        """Stable's ready pods, asked only where an expiring approval or a lost subset may roll back."""
         approval = rollout.approval
-        if approval is None or rollout.granted or self._world.clock.now() < approval.expires_at:
+        expires = approval is not None and not rollout.granted and self._world.clock.now() >= approval.expires_at
+        if not expires and not (rollout.found is not None and rollout.found.canary_lost):
             return None
         return await self._world.cluster.ready_pods(rollout.target.namespace, rollout.target.stable.selector)
 

@@ -5,9 +5,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from bot.errors import NotFound, Permanent
 from bot.rollout.effects import SetWeight
 from bot.rollout.model import RouteRef, Target
 from bot.rollout.route import Mark, RouteState
+
+
+class RouteMissing(NotFound):
+    """The object is there, the route in it is not, and nothing in it sends to the canary."""
+
+
+class Misplaced(Permanent):
+    """The route in the object cannot be told any more, and some route of it still sends to the canary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +98,8 @@ class Listed:
 
 
 class Mesh(Protocol):
-    """Errors: NotFound, Permanent (refused), Transient (API server away), Conflict (a `test` failed, and the reading
-    back shows that the route is not what was expected)."""
+    """Errors: NotFound (the object; RouteMissing: the route in it), Permanent (refused; Misplaced), Transient (API
+    server away), Conflict (a `test` failed, and the reading back shows that the route is not what was expected)."""
 
     async def survey(self, wanted: Wanted, first_weight: int) -> Survey:
         """Resolve and examine a route for a start; findings instead of errors wherever one can be named."""

@@ -198,6 +198,9 @@ def _face(rollout: Rollout) -> tuple[object, ...]:
         rollout.hurry,
         rollout.override,
         rollout.bake.extra_s,
+        rollout.gone,
+        rollout.found and rollout.found.essence,
+        rollout.target.route.uid,
     )
 
 
@@ -217,12 +220,14 @@ def _numbers(rollout: Rollout) -> tuple[object, ...]:
 
 
 def _durable(rollout: Rollout) -> Rollout:
-    """What may not be lost: not the words of a hold, nor what Prometheus can tell again."""
+    """What may not be lost: not the words of a hold, nor what Prometheus can tell again, nor since when samples are
+    fresh for this holder (the next has its own moment)."""
     tallies = tuple(tally for tally in rollout.tallies if tally.total)
     holds = tuple(replace(hold, detail="") for hold in rollout.holds)
     return rollout.with_(
         assessment=None,
         evidence=(),
+        fresh_after=0.0,
         tallies=tallies,
         holds=holds,
         bake=replace(rollout.bake, covered_s=0.0, covered_until=0.0),

@@ -1,6 +1,7 @@
 """Everything that can happen to a rollout. People's requests carry who, when and what they were looking at."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from bot.rollout.gate import Assessment
 from bot.rollout.model import Actor, Freeze
@@ -25,13 +26,34 @@ class TookOver:
     route: RouteState | None
 
 
+class Remains(StrEnum):
+    """What is left where the route was: NOTHING, so that requests go to all ready pods of the service; the OBJECT, and
+    nothing in it sends to the canary; or TRAFFIC, which the canary still gets by another route of the object."""
+
+    NOTHING = "nothing"
+    OBJECT = "object"
+    TRAFFIC = "traffic"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteGone:
+    """The object, or the route in it, is no longer there; `detail` says which, without a full stop."""
+
+    detail: str
+    remains: Remains = Remains.NOTHING
+
+
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """The gates were asked; also carries the freezes in force and the route as it is, None when it cannot be read."""
+    """The gates were asked; also carries the freezes in force and the route as it is, None when it cannot be read.
+
+    `gone` says that there is no route to read: the gates are judged all the same.
+    """
 
     assessment: Assessment
     freezes: tuple[Freeze, ...] = ()
     route: RouteState | None = None
+    gone: RouteGone | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +86,6 @@ class WriteFailed:
     kind: str
     detail: str
     route: RouteState | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RouteGone:
-    """The object, route or a destination of the rollout is no longer there."""
-
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)

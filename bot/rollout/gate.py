@@ -196,7 +196,8 @@ class Assessment:
     `at` is the moment of the look (our clock), `step` and `weight_percent` what it was made for; a look made for
     another step is void. `stable_ready` and `canary_ready` count ready pods, None when the cluster cannot say.
     `canary_fingerprint` is the canary's pod template and images, "" when unknown.
-    `nodes_critical` names critical nodes under the canary. `cause` is None while no latency gate fails.
+    `nodes_critical` names critical nodes under the canary. `cause` is None while no latency gate fails. `stable_lost`
+    says why stable's destination can take no traffic, whatever pods it has.
     """
 
     at: float
@@ -211,6 +212,7 @@ class Assessment:
     nodes_critical: tuple[str, ...] = ()
     cause: Cause | None = None
     evidence: tuple[GateEvidence, ...] = ()
+    stable_lost: str = ""
 
     @property
     def likely_machine(self) -> str:

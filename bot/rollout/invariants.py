@@ -71,7 +71,12 @@ def _only_weights(turn: Turn) -> Iterator[str]:
         ends = change.direction is Direction.ZERO and turn.after.phase is Phase.ROLLING_BACK
         if change.remove_canary and not (ends and turn.before.target.canary_inserted):
             yield "a destination that is not ours is taken out"
-    if replace(turn.after.target, fingerprint="") != replace(turn.before.target, fingerprint=""):
+    before, after = (replace(target, fingerprint="") for target in (turn.before.target, turn.after.target))
+    told = turn.before.found
+    chosen = isinstance(turn.event, Request) and turn.event.verb in ("drift", "rollback")
+    if told is not None and chosen and after.route.uid == told.uid:
+        before = replace(before, route=replace(before.route, uid=told.uid))
+    if after != before:
         yield "the rollout steers something else now"
 
 
@@ -155,7 +160,7 @@ def _down_at_once(turn: Turn) -> Iterator[str]:
     """Rule 3: a deciding FAIL, or a person, sends the canary to 0 in this wake-up; it is tried until it is there."""
     before, after, event = turn.before, turn.after, turn.event
     zero = any(change.direction is Direction.ZERO for change in turn.changes)
-    if before.phase in _RUNNING and isinstance(event, Looked) and _must_go(before, event.assessment) and not zero:
+    if before.phase in _RUNNING and isinstance(event, Looked) and _must_go(before, event) and not zero:
         yield "a deciding FAIL and the canary keeps its traffic"
     if (
         before.phase in _RUNNING
@@ -172,20 +177,24 @@ def _down_at_once(turn: Turn) -> Iterator[str]:
     if after.phase not in (Phase.ROLLING_BACK, Phase.ROLLED_BACK):
         yield f"a roll back that became {after.phase.value}"
     if after.phase is not Phase.ROLLING_BACK:
-        if not isinstance(event, Written | RouteGone) and not (turn.route and not turn.route.canary_weight):
+        known = isinstance(event, Request) and event.verb == "rollback" and before.gone
+        if not (isinstance(event, Written | RouteGone) or known or (turn.route and not turn.route.canary_weight)):
             yield "a roll back that ended before the canary was at 0"
         return
     if not zero and isinstance(event, Looked | Clocked | TookOver):
         yield "a roll back that is not tried again"
     if turn.decision.wake_at is None or turn.decision.wake_at > turn.now + 5:
         yield "a roll back that waits more than 5 s"
-    if isinstance(event, WriteFailed):
+    if isinstance(event, WriteFailed | RouteGone):
         paged = any(isinstance(effect, Page) and not effect.resolved for effect in turn.decision.effects)
         if not paged and (before.paged_at is None or turn.now - before.paged_at >= 300):
             yield "a roll back fails and nobody is paged"
 
 
-def _must_go(rollout: Rollout, look: Assessment) -> bool:
+def _must_go(rollout: Rollout, event: Looked) -> bool:
+    look, route = event.assessment, event.route or rollout.found
+    if route is not None and route.stable_lost:
+        return False
     if (look.step, look.weight_percent) != (rollout.step, rollout.weight_percent):
         return False
     if not (rollout.touched and rollout.weight_percent > 0) or look.stable_ready == 0:
@@ -231,8 +240,16 @@ def _unmeasured_is_not_bad(turn: Turn) -> Iterator[str]:
             ready, fails, no_data = event.stable_ready, [], False
         case _:
             ready, fails, no_data = None, [], False
-    if ready == 0:
-        yield "back to a stable that has no ready pod"
+    route = turn.route or before.found
+    if ready == 0 or (route is not None and route.stable_lost):
+        yield "back to a stable that has no ready pod, or none that can be reached"
+    hold, told = before.held(HoldReason.DRIFT), before.found
+    unserved = (
+        turn.route is not None
+        and bool(turn.route.canary_lost and turn.route.canary_weight)
+        and (hold is not None and turn.now - hold.since >= 2)
+        and (told is not None and bool(told.canary_lost))
+    )
     approval = before.approval
     expired = (
         approval is not None
@@ -241,8 +258,8 @@ def _unmeasured_is_not_bad(turn: Turn) -> Iterator[str]:
     )
     mark = turn.route.mark if turn.route else None
     said_so = mark is not None and mark.rollout == before.id and mark.phase in _ZEROED
-    if not (fails or no_data or expired or said_so):
-        yield f"rolled back for {after.reason!r}, which is no FAIL, person or expired question"
+    if not (fails or no_data or expired or said_so or unserved):
+        yield f"rolled back for {after.reason!r}, which is no FAIL, person, expired question or traffic without pods"
 
 
 def _final_and_never_lost(turn: Turn) -> Iterator[str]:
@@ -334,6 +351,8 @@ def _no_fight(turn: Turn) -> Iterator[str]:
         return
     total = before.target.total
     theirs = (route.canary_weight or 0, route.stable_weight) != (before.weight_percent, total - before.weight_percent)
+    theirs = theirs or bool(route.changed or route.canary_lost or route.others)
+    theirs = theirs or bool(before.target.route.uid and route.uid and route.uid != before.target.route.uid)
     ours = route.mark is not None and route.mark.rollout == before.id and route.mark.revision > (before.marked or -1)
     if theirs and not ours and after.phase in _RUNNING:
         if after.held(HoldReason.DRIFT) is None:

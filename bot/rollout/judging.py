@@ -17,11 +17,12 @@ def judge(draft: Draft, look: Assessment) -> bool:
     guilty = [report for report in decisive if not report.stable_fails]
     machine = look.likely_machine if _blames_machine(draft, guilty, look) else ""
     observe_nodes(draft, look, machine)
-    if not decisive or not guilty or machine or stable_cannot_carry(look.stable_ready):
+    cannot = stable_cannot_carry(draft.rollout, look.stable_ready, look.stable_lost)
+    if not decisive or not guilty or machine or cannot:
         _announce(draft, look)
     if not decisive:
-        if stable_cannot_carry(look.stable_ready):
-            hold_for_stable(draft, f"{draft.rollout.target.stable.label} has no ready pod", GATES)
+        if cannot:
+            hold_for_stable(draft, cannot, GATES)
         elif not any(report.verdict is Verdict.FAIL and report.stable_fails for report in look.reports):
             drop_hold(draft, HoldReason.STABLE_UNHEALTHY)
         return False
@@ -31,9 +32,9 @@ def judge(draft: Draft, look: Assessment) -> bool:
         return False
     if machine:
         return False
-    if not stable_cannot_carry(look.stable_ready):
+    if not cannot:
         drop_hold(draft, HoldReason.STABLE_UNHEALTHY)
-    roll_back(draft, _reason(guilty, look), GATES, stable_ready=look.stable_ready)
+    roll_back(draft, _reason(guilty, look), GATES, stable_ready=look.stable_ready, stable_lost=look.stable_lost)
     return draft.rollout.phase in (Phase.ROLLING_BACK, Phase.CANCELLED)
 
 

@@ -6,12 +6,13 @@ from bot.rollout import approval
 from bot.rollout.advance import advance
 from bot.rollout.baking import observe_silence, progress
 from bot.rollout.draft import Draft
-from bot.rollout.drift import observe_route
+from bot.rollout.drift import observe_gone, observe_route
 from bot.rollout.events import Clocked, Looked
 from bot.rollout.gate import Assessment
-from bot.rollout.holds import observe_errors, observe_fingerprint, observe_freezes, observe_nodes
+from bot.rollout.holds import drop_hold, observe_errors, observe_fingerprint, observe_freezes, observe_nodes
 from bot.rollout.judging import judge
-from bot.rollout.model import Phase, Rollout
+from bot.rollout.model import HoldReason, Phase, Rollout
+from bot.rollout.retreat import stable_cannot_carry
 
 _BACK = (Phase.ROLLING_BACK, Phase.PROMOTED, Phase.ROLLED_BACK, Phase.CANCELLED)
 
@@ -19,13 +20,18 @@ _BACK = (Phase.ROLLING_BACK, Phase.PROMOTED, Phase.ROLLED_BACK, Phase.CANCELLED)
 def looked(draft: Draft, event: Looked) -> None:
     """Judge first: a deciding FAIL goes before everything that could hold; then hold, bake, ask, and advance last."""
     look = event.assessment
+    known = event.route or draft.rollout.found
+    if known is not None and known.stable_lost:
+        look = replace(look, stable_lost=known.stable_lost)
     valid = judged_for(draft.rollout, look)
     if valid and gated(draft.rollout) and judge(draft, look):
         _keep(draft, look)
         return
     withdraw(draft)
     observe_freezes(draft, event.freezes)
-    if _route_says_otherwise(draft, event, look.stable_ready):
+    if event.gone is not None:
+        observe_gone(draft, event.gone)
+    elif _route_says_otherwise(draft, event, look.stable_ready):
         return
     valid = valid and judged_for(draft.rollout, look)
     if valid:
@@ -66,6 +72,8 @@ def waited(draft: Draft, event: Clocked) -> None:
 
 def tried_again(draft: Draft, event: Looked | Clocked) -> None:
     """The way to 0 is tried again."""
+    if event.route is not None:
+        draft.set(gone="")
     draft.resend()
 
 
@@ -95,6 +103,8 @@ def _observe(draft: Draft, look: Assessment) -> None:
         observe_silence(draft, look)
     else:
         observe_nodes(draft, look)
+        if not stable_cannot_carry(draft.rollout, look.stable_ready, look.stable_lost):
+            drop_hold(draft, HoldReason.STABLE_UNHEALTHY)
     if not _over(draft):
         _keep(draft, look)
 

@@ -123,8 +123,9 @@ TABLE: Mapping[tuple[Phase, Kind], Transition] = {
     (Phase.ROLLING_BACK, Kind.CLOCKED): _to(looking.tried_again, Phase.ROLLING_BACK),
     (Phase.ROLLING_BACK, Kind.WRITTEN): _to(writes.written, Phase.ROLLED_BACK),
     (Phase.ROLLING_BACK, Kind.WRITE_FAILED): _to(writes.write_failed, Phase.ROLLING_BACK, Phase.ROLLED_BACK),
-    (Phase.ROLLING_BACK, Kind.ROUTE_GONE): _to(writes.route_gone, Phase.ROLLED_BACK),
+    (Phase.ROLLING_BACK, Kind.ROUTE_GONE): _to(writes.route_gone, Phase.ROLLING_BACK, Phase.ROLLED_BACK),
     **_answers(Phase.ROLLING_BACK, _PEOPLE, people.going_back),
+    (Phase.ROLLING_BACK, Kind.ROLLBACK): _to(people.back_again, Phase.ROLLING_BACK, Phase.ROLLED_BACK),
     **{entry: one for phase in _FINAL for entry, one in _answers(phase, _PEOPLE, people.ended).items()},
 }
 

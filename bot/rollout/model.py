@@ -293,9 +293,10 @@ class Rollout:
     samples must lie for a raise (set when a holder takes over, and after re-done steps). `override` carries a
     break-glass reason until the raise it allows; `hurry` is "step" or "full" after `promote`, `pushed_by` who asked for
     either. `touched` says that a write was ever sent, `heard` are ids of the last requests that changed something,
-    `found` is the route as it was when it was found drifted, `write_failures` counts writes that failed in a row,
-    `card_at` and `paged_at` are when the card was last sent and people last paged. `evidence` is what the sequential
-    tests have seen since the first weight; a canary that starts again starts without.
+    `found` is the route as it was when it was found drifted, `gone` says where the route went while there is none, and
+    `intrusions` counts changes by others since the last step was reached. `write_failures` counts writes that failed in
+    a row, `card_at` and `paged_at` are when the card was last sent and people last paged. `evidence` is what the
+    sequential tests have seen since the first weight; a canary that starts again starts without.
     """
 
     id: str
@@ -333,6 +334,8 @@ class Rollout:
     card_at: float = 0.0
     paged_at: float | None = None
     evidence: tuple[GateEvidence, ...] = ()
+    gone: str = ""
+    intrusions: int = 0
 
     @property
     def current(self) -> Step | None:

@@ -10,7 +10,7 @@ from bot.rollout.effects import Tone
 from bot.rollout.events import Request
 from bot.rollout.holds import add_hold, drop_hold, remaining
 from bot.rollout.model import Direction, HoldReason, Phase, Rollout
-from bot.rollout.retreat import end, roll_back, tried
+from bot.rollout.retreat import ANOTHER, end, ended_by_person, repin, roll_back, stable_cannot_carry, tried
 from bot.rollout.writes import begin_again
 
 _FIRST = "Nothing changed: it has not begun yet."
@@ -38,6 +38,12 @@ def ended(draft: Draft, request: Request) -> None:
     """Nothing changes a rollout that has ended."""
     rollout = draft.rollout
     draft.answer(request, f"Nothing changed: {rollout.id} has ended as {rollout.phase.value}.")
+
+
+def back_again(draft: Draft, request: Request) -> None:
+    """Roll back once more: changes something only where the route is not the one that the way to 0 is tried on."""
+    if not ended_by_person(draft, request):
+        going_back(draft, request)
 
 
 def going_back(draft: Draft, request: Request) -> None:
@@ -71,13 +77,18 @@ def cancel_scheduled(draft: Draft, request: Request) -> None:
 def rollback(draft: Draft, request: Request) -> None:
     """To 0, now, because a person says so."""
     rollout = draft.rollout
-    roll_back(draft, f"{_who(request)} asked for it{_because(request)}.", request.by)
+    repin(draft)
+    made_again = f" The object {ANOTHER} before." if draft.rollout.target != rollout.target else ""
+    roll_back(draft, f"{_who(request)} asked for it{_because(request)}.{made_again}", request.by)
     if draft.rollout.phase is Phase.CANCELLED:
         draft.answer(request, "Cancelled; no traffic had been moved.", tone=Tone.GOOD)
         return
-    warning = ""
-    if rollout.assessment is not None and rollout.assessment.stable_ready == 0:
-        warning = f" Note that {rollout.target.stable.label} has no ready pod."
+    if rollout.gone:
+        draft.answer(request, f"Ending it: {rollout.gone}.", tone=Tone.GOOD)
+        return
+    ready = rollout.assessment.stable_ready if rollout.assessment is not None else None
+    cannot = stable_cannot_carry(rollout, ready, rollout.found.stable_lost if rollout.found is not None else "")
+    warning = f" Note that {cannot}." if cannot else ""
     draft.answer(
         request, f"Rolling back from {rollout.weight_percent}%{tried(rollout)} to 0 now.{warning}", tone=Tone.GOOD
     )

@@ -28,7 +28,9 @@ class RouteState:
     """One reading of the route; `canary_weight` None when the destination is not in it.
 
     `others` are third destinations with weight. `last_manager` is the last field manager of the route list, which
-    names a program and not a person.
+    names a program and not a person. The last three are sentences without a full stop, "" when all is well: how the
+    route is not the one that the rollout began with, why stable's destination can take no traffic, and why nothing
+    serves what the canary's destination gets.
     """
 
     uid: str
@@ -38,4 +40,12 @@ class RouteState:
     others: tuple[tuple[str, int], ...] = ()
     mark: Mark | None = None
     last_manager: str = ""
-    last_write_at: str = ""
+    changed: str = ""
+    stable_lost: str = ""
+    canary_lost: str = ""
+
+    @property
+    def essence(self) -> tuple[object, ...]:
+        """What people decide upon: object, weights, and what is wrong with it."""
+        weights = (self.stable_weight, self.canary_weight, self.others)
+        return self.uid, *weights, self.changed, self.stable_lost, self.canary_lost

@@ -7,6 +7,8 @@ _EARLY_S = 0.05
 _SAID_AFTER_S = (60.0, 900.0)
 _SAID_EVERY_S = 3600.0
 REMINDERS = (0.5, 0.9)
+UNSERVED_S = 2.0
+"""How long a canary's destination may have nothing behind it before it goes to 0: objects are also replaced."""
 
 
 def wake_at(rollout: Rollout, now: float) -> float | None:
@@ -24,6 +26,9 @@ def wake_at(rollout: Rollout, now: float) -> float | None:
     hold = rollout.held(HoldReason.CANNOT_MEASURE)
     if hold is not None:
         moments.append(said_at(hold))
+    drift = rollout.held(HoldReason.DRIFT)
+    if drift is not None and rollout.found is not None and rollout.found.canary_lost:
+        moments += [at for at in (drift.since + UNSERVED_S,) if at > now]
     return max(now, min(moments))
 
 

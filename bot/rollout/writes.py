@@ -8,9 +8,10 @@ from bot.rollout.draft import BOT, Draft
 from bot.rollout.duration import spoken
 from bot.rollout.effects import Tone
 from bot.rollout.events import RouteGone, TookOver, WriteFailed, Written
-from bot.rollout.holds import add_hold, ask_about, drop_hold, remaining
+from bot.rollout.handover import may_be_in_hand
+from bot.rollout.holds import drop_hold, remaining
 from bot.rollout.model import Direction, HoldReason, Phase, Rollout, Write
-from bot.rollout.retreat import SETTLING, UNCONFIRMED, end, rolled_back, zero_failed
+from bot.rollout.retreat import SETTLING, UNCONFIRMED, end, rolled_back, zero_failed, zero_without_route
 
 UNSURE = frozenset(("transient", "broken"))
 """Kinds of failure after which the write may be on the route all the same."""
@@ -38,7 +39,9 @@ def _reached(draft: Draft, write: Write) -> None:
     rewritten = write.direction is Direction.RAISE
     draft.set(write=None, weight_percent=write.weight_percent, step=write.step)
     if rewritten and drop_hold(draft, HoldReason.DRIFT):
-        draft.set(found=None)
+        draft.set(found=None, gone="")
+    if rewritten and moved:
+        draft.set(intrusions=0)
     if moved or rewritten or rollout.bake.confirmed_at is None:
         draft.set(bake=fresh_bake(draft.now), assessment=None)
     if moved:
@@ -111,8 +114,12 @@ def write_failed(draft: Draft, event: WriteFailed) -> None:
             "it is decided afresh at the next look.",
             tone=Tone.WAIT,
         )
-    if event.route is not None:
-        drift.observe_route(draft, event.route)
+    if event.route is None:
+        return
+    drift.observe_route(draft, event.route)
+    again = event.kind == "conflict" and write.raising and failures >= drift.STUBBORN
+    if again and draft.rollout.phase is rollout.phase and draft.rollout.held(HoldReason.DRIFT) is None:
+        drift.overwritten(draft, event.route, event.detail, failures)
 
 
 def _told_again(failures: int) -> bool:
@@ -137,7 +144,8 @@ def _unconfirmed(draft: Draft, write: Write, event: WriteFailed, failures: int) 
 
 
 def took_over(draft: Draft, event: TookOver) -> None:
-    """A new holder: fence the old one, withdraw its raise, want fresh samples; going to 0 is gone on with."""
+    """A new holder: fence the old one where it may have a raise in hand, withdraw that, want fresh samples; going to 0
+    is gone on with."""
     rollout = draft.rollout
     if rollout.phase is Phase.SCHEDULED:
         return
@@ -157,26 +165,18 @@ def took_over(draft: Draft, event: TookOver) -> None:
     if event.route is not None and drift.observe_route(draft, event.route) and draft.rollout.phase.final:
         return
     rollout = draft.rollout
-    if rollout.phase is not Phase.ROLLING_BACK and rollout.touched and rollout.held(HoldReason.DRIFT) is None:
+    if rollout.phase is Phase.ROLLING_BACK or not rollout.touched or rollout.held(HoldReason.DRIFT) is not None:
+        return
+    if may_be_in_hand(draft.before, draft.now):
         draft.send(Direction.MARK, rollout.weight_percent, "a new holder took over", BOT, step=rollout.step)
 
 
 def route_gone(draft: Draft, event: RouteGone) -> None:
     """The route is no longer there: nothing can be steered by it, and nothing reaches the canary by it."""
-    rollout = draft.rollout
-    if rollout.phase is Phase.ROLLING_BACK:
-        draft.set(
-            reason=f"{rollout.reason} The route itself is gone: {event.detail.rstrip('.')}. Without it "
-            f"{rollout.target.host} may send to all its ready pods, {rollout.target.canary.label}'s too: look at it."
-        )
-        rolled_back(draft)
-        return
-    if rollout.phase is Phase.SCHEDULED:
-        return
-    draft.set(write=None)
-    detail = f"the route is gone: {event.detail}"
-    if add_hold(draft, HoldReason.DRIFT, detail, BOT):
-        ask_about(
-            draft,
-            f"{rollout.target.service} is held: {detail}. It goes on when the route is back as it was; or roll back.",
-        )
+    match draft.rollout.phase:
+        case Phase.SCHEDULED:
+            return
+        case Phase.ROLLING_BACK:
+            zero_without_route(draft, event)
+        case _:
+            drift.observe_gone(draft, event)

@@ -16,7 +16,7 @@ from bot.views.byhand import by_hand
 from bot.views.escape import code, code_block, date, escape, person, stamp
 from bot.views.gates import gate_table
 from bot.views.numbers import counted, share
-from bot.views.situation import EMOJI, HELD, approvals
+from bot.views.situation import EMOJI, HELD, approvals, held_for
 
 Listed = tuple[str, str, tuple[str, ...], str]
 """A service, its namespace, its subsets, and the id of its active rollout."""
@@ -164,7 +164,7 @@ def _waits_for(rollout: Rollout) -> str:
     if rollout.phase is Phase.AWAITING_APPROVAL and rollout.approval:
         return f"approval, {len(rollout.approval.approved_by)} of {rollout.rules.approval.quorum}"
     if rollout.holds:
-        return ", ".join(HELD[hold.reason] for hold in rollout.holds)
+        return ", ".join(held_for(rollout, hold) for hold in rollout.holds)
     if rollout.phase is Phase.SCHEDULED:
         return stamp(rollout.scheduled_at)
     return ""

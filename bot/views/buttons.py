@@ -1,7 +1,9 @@
 """The buttons of a rollout: one per thing that can be done now, each bound to revision and step."""
 
 import json
+from collections.abc import Iterator
 
+from bot.rollout.drift import against_adopting, against_reapplying
 from bot.rollout.gate import Verdict
 from bot.rollout.model import HoldReason, Phase, Rollout
 from bot.views.blocks import Block, actions, button, confirm, overflow, pointer
@@ -72,6 +74,8 @@ def _roll_back(rollout: Rollout) -> Block:
         f"{_what(rollout)}: from {rollout.weight_percent}% to 0% at once. "
         f"{target.stable.label} gets all traffic. It does not come back by itself."
     )
+    if rollout.gone:
+        text = f"{_what(rollout)}: the rollout ends. Without its route there is nothing to write."
     return button(
         "Roll back",
         "rollback",
@@ -100,29 +104,7 @@ def _approval(rollout: Rollout) -> tuple[Block, ...]:
 
 def _ways_out(rollout: Rollout) -> tuple[Block, ...]:
     reasons = rollout.hold_reasons
-    shown: list[Block] = []
-    if HoldReason.DRIFT in reasons:
-        found = rollout.found.canary_weight if rollout.found else None
-        now = "no weight" if found is None else f"{found}%"
-        shown.append(
-            button(
-                "Keep theirs",
-                "drift:adopt",
-                pointer(rollout),
-                confirm=confirm(
-                    "Keep the weights as found?", f"{_what(rollout)}: {now} is taken as ours.", "Keep theirs"
-                ),
-            )
-        )
-        ours = f"{_what(rollout)}: {rollout.weight_percent}% is written again, over {now}."
-        shown.append(
-            button(
-                "Write ours again",
-                "drift:reapply",
-                pointer(rollout),
-                confirm=confirm("Write our weights again?", ours, "Write ours"),
-            )
-        )
+    shown = list(_drift(rollout)) if HoldReason.DRIFT in reasons else []
     if HoldReason.REDEPLOYED in reasons:
         text = f"{_what(rollout)}: goes to 0% and then through the plan from its first step."
         shown.append(
@@ -136,6 +118,20 @@ def _ways_out(rollout: Rollout) -> tuple[Block, ...]:
     if reasons & {HoldReason.PERSON, HoldReason.RECOVERED}:
         shown.append(button("Resume", "resume", pointer(rollout), style="primary"))
     return tuple(shown)
+
+
+def _drift(rollout: Rollout) -> Iterator[Block]:
+    """Keep theirs, write ours: each only where it would work."""
+    found = rollout.found.canary_weight if rollout.found else None
+    now = "no weight" if found is None else f"{found}%"
+    if not against_adopting(rollout):
+        text = f"{_what(rollout)}: {now} is taken as ours."
+        ask = confirm("Keep the weights as found?", text, "Keep theirs")
+        yield button("Keep theirs", "drift:adopt", pointer(rollout), confirm=ask)
+    if not against_reapplying(rollout):
+        text = f"{_what(rollout)}: {rollout.weight_percent}% is written again, over {now}."
+        ask = confirm("Write our weights again?", text, "Write ours")
+        yield button("Write ours again", "drift:reapply", pointer(rollout), confirm=ask)
 
 
 def _more(rollout: Rollout) -> Block | None:

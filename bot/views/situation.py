@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import assert_never
 
+from bot.rollout.drift import against_reapplying
 from bot.rollout.duration import spoken
 from bot.rollout.gate import Assessment, Verdict
 from bot.rollout.model import Hold, HoldReason, OnSilence, Phase, Rollout, Source
@@ -64,7 +65,7 @@ def state(rollout: Rollout) -> str:
             wanted = rollout.next_step.weight_percent if rollout.next_step else 100
             return f"Approval needed: {service} {canary} from {rollout.weight_percent}% to {wanted}%"
         case Phase.HOLDING:
-            return f"Holding: {at} ({', '.join(HELD[hold.reason] for hold in rollout.holds)})"
+            return f"Holding: {at} ({', '.join(held_for(rollout, hold) for hold in rollout.holds)})"
         case Phase.ROLLING_BACK:
             return f"Rolling back: {service} {canary} from {rollout.weight_percent}% to 0%"
         case Phase.PROMOTED:
@@ -77,28 +78,38 @@ def state(rollout: Rollout) -> str:
             assert_never(rollout.phase)
 
 
+def held_for(rollout: Rollout, hold: Hold) -> str:
+    """A hold in a few words."""
+    if hold.reason is HoldReason.DRIFT and rollout.gone:
+        return "the route is gone"
+    if hold.reason is HoldReason.DRIFT and rollout.found is not None and rollout.found.canary_lost:
+        return "nothing serves the canary's traffic"
+    return HELD[hold.reason]
+
+
 def why(rollout: Rollout) -> str:
     """The cause and its consequence."""
     match rollout.phase:
         case Phase.SCHEDULED:
             return f"Starts {date(rollout.scheduled_at)}. Preflight is done again then."
         case Phase.HOLDING | Phase.AWAITING_APPROVAL if rollout.holds:
-            lines = [_held(hold) for hold in rollout.holds]
+            lines = [_held(rollout, hold) for hold in rollout.holds]
             return "\n".join([*lines, _judged(rollout)]).strip()
         case Phase.ROLLING_BACK:
             reason = rollout.write.reason if rollout.write else rollout.reason
             failed = rollout.write_failures or (rollout.write.attempts if rollout.write else 0)
             tried = f"\n*It has failed {_times(failed)} and is tried again until it works.*" if failed > 1 else ""
-            return f"{escape(reason, 1200) or 'Going back.'}{tried}"
+            gone = f"\n*There is no route to write to:* {escape(rollout.gone, 600)}" if rollout.gone else ""
+            return f"{escape(reason, 1200) or 'Going back.'}{tried}{gone}"
         case Phase.PROMOTED | Phase.ROLLED_BACK | Phase.CANCELLED:
             return escape(rollout.reason, 1500)
         case _:
             return _judged(rollout)
 
 
-def _held(hold: Hold) -> str:
+def _held(rollout: Rollout, hold: Hold) -> str:
     by = f" by {person(hold.by.id, hold.by.name)}" if hold.by.source is Source.PERSON else ""
-    return f"• *{HELD[hold.reason]}*{by} since {date(hold.since)}: {escape(hold.detail, 600)}"
+    return f"• *{held_for(rollout, hold)}*{by} since {date(hold.since)}: {escape(hold.detail, 600)}"
 
 
 def _judged(rollout: Rollout) -> str:
@@ -136,9 +147,12 @@ def following(rollout: Rollout) -> str:
         case Phase.AWAITING_APPROVAL:
             return _silence(rollout)
         case Phase.HOLDING:
-            return " ".join(dict.fromkeys(_way_out(hold.reason) for hold in rollout.holds))
+            return " ".join(dict.fromkeys(_way_out(rollout, hold.reason) for hold in rollout.holds))
         case Phase.ROLLING_BACK:
             stable = escape(rollout.target.stable.label, 100)
+            if rollout.gone:
+                again = code(f"/canary rollback {rollout.id}")
+                return f"It waits for the route. If that is to stay away, {again} once more ends the rollout."
             return f"{stable} gets all traffic as soon as the API server takes it."
         case Phase.PROMOTED:
             return "If the route is kept in Git, set the weights there as well: Git still says what it said before."
@@ -182,8 +196,12 @@ def _silence(rollout: Rollout) -> str:
     return f"If nobody answers until {date(approval.expires_at)}, {what}. Gates go on and can roll back before."
 
 
-def _way_out(reason: HoldReason) -> str:
+def _way_out(rollout: Rollout, reason: HoldReason) -> str:
     match reason:
+        case HoldReason.DRIFT if rollout.gone:
+            return "Goes on by itself when the route is back as it was; a roll back ends it."
+        case HoldReason.DRIFT if rollout.found is not None and against_reapplying(rollout):
+            return escape(against_reapplying(rollout), 600)
         case HoldReason.PERSON:
             return "Goes on when somebody resumes it."
         case HoldReason.DRIFT:

@@ -202,7 +202,7 @@ class IstioMesh:
             manifest = await self._read_back(target, patched)
             if weighing.shows(manifest, target, change):
                 return virtualservice.state(manifest, target)
-            manager, _ = virtualservice.last_writer(manifest, target.route.protocol)
+            manager = virtualservice.last_writer(manifest, target.route.protocol)
             refusal = Conflict(f"{called(target.route)} was overwritten at once by {manager or 'somebody'}")
             if change.direction is not Direction.ZERO:
                 raise refusal

@@ -8,7 +8,8 @@ from typing import Any
 
 from bot.adapters.mesh import annotation
 from bot.adapters.mesh.hosts import fqdn
-from bot.errors import Conflict, NotFound, Permanent
+from bot.errors import Conflict
+from bot.ports.mesh import Misplaced, RouteMissing
 from bot.rollout.model import Destination, RouteRef, Target
 from bot.rollout.route import RouteState
 
@@ -121,9 +122,9 @@ def locate(manifest: Manifest, target: Target, *, strict: bool = True) -> Place:
 
 
 def state(manifest: Manifest, target: Target) -> RouteState:
-    """What the route shows, also when the object was made again (the uid tells).
+    """What the route shows, also when the object was made again (the uid tells) or the route's match was edited.
 
-    Raises NotFound when the route is gone and nothing in the object sends to the canary, Permanent when the route
+    Raises RouteMissing when the route is gone and nothing in the object sends to the canary, Misplaced when the route
     cannot be told any more although something still does.
     """
     try:
@@ -137,11 +138,12 @@ def state(manifest: Manifest, target: Target) -> RouteState:
             if side.weight and same(side.destination, target.canary.destination, target.route.namespace)
         ]
         if not still:
-            raise NotFound(f"{error}, and nothing in it sends to {target.canary.label}") from error
+            raise RouteMissing(f"{error}, and nothing in it sends to {target.canary.label}") from error
         one, side = still[0]
         name = one.name or f"{one.protocol}[{one.index}]"
-        raise Permanent(f"{error}, but its route {name} sends {side.weight}% to {target.canary.label}") from error
-    manager, written_at = last_writer(manifest, place.protocol)
+        raise Misplaced(f"{error}, but its route {name} sends {side.weight}% to {target.canary.label}") from error
+    gone = "" if stable else f"{target.stable.label} is no longer a destination of the route"
+    changed = match_digest(place.route) != target.route.match
     return RouteState(
         uid=str(manifest["metadata"].get("uid", "")),
         resource_version=str(manifest["metadata"].get("resourceVersion", "")),
@@ -153,20 +155,21 @@ def state(manifest: Manifest, target: Target) -> RouteState:
             if other not in (stable, canary) and other.weight
         ),
         mark=annotation.mark_of(manifest),
-        last_manager=manager,
-        last_write_at=written_at,
+        last_manager=last_writer(manifest, place.protocol),
+        changed=f"the match of {called_route(target)} is not what it was" if changed else "",
+        stable_lost=gone,
     )
 
 
-def last_writer(manifest: Manifest, protocol: str) -> tuple[str, str]:
-    """(field manager, RFC 3339 time) of the last write to the route list; managedFields treats the list as one."""
+def last_writer(manifest: Manifest, field: str) -> str:
+    """The field manager of the last write to a field of the spec: that of the routes, http, tcp or tls, is a list which
+    managedFields treat as one. "" when nobody is known."""
     owners = [
         (str(entry.get("time") or ""), str(entry.get("manager") or ""))
         for entry in manifest.get("metadata", {}).get("managedFields") or ()
-        if not entry.get("subresource") and f"f:{protocol}" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+        if not entry.get("subresource") and f"f:{field}" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
     ]
-    written_at, manager = max(owners, default=("", ""))
-    return manager, written_at
+    return max(owners, default=("", ""))[1]
 
 
 def sides_in(place: Place, target: Target) -> tuple[Weighed | None, Weighed | None]:
@@ -186,6 +189,11 @@ def check_object(manifest: Manifest, target: Target) -> None:
     uid = str(manifest["metadata"].get("uid", ""))
     if target.route.uid and uid != target.route.uid:
         raise Conflict(f"{called(target.route)} was deleted and made again: it is another object now")
+
+
+def called_route(target: Target) -> str:
+    """How texts name the route inside the object."""
+    return f"route {target.route.route}" if target.route.route else f"the {target.route.protocol} route"
 
 
 def called(ref: RouteRef) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bot.rollout.effects import Decision, Direction, MessageKind, Page, SetWeight
-from bot.rollout.events import Clocked, Due, Looked, RouteGone, TookOver, WriteFailed, Written
+from bot.rollout.events import Clocked, Due, Looked, TookOver, WriteFailed, Written
 from bot.rollout.gate import Blame, Cause, Share, Verdict
 from bot.rollout.machine import IllegalEvent, decide
 from bot.rollout.model import ApprovalPolicy, Freeze, HoldReason, OnSilence, Phase, Rules
@@ -614,18 +614,6 @@ def test_a_scheduled_start_that_preflight_refuses_is_cancelled_aloud() -> None:
     decision = world.step(Due(("v2 has no ready pod",)))
     assert world.rollout.phase is Phase.CANCELLED
     assert MessageKind.ALERT in kinds(decision)
-
-
-def test_a_route_that_is_gone_holds_or_ends_a_roll_back() -> None:
-    """Nothing can be steered by it; a roll back has nothing left to take away."""
-    world = begun()
-    world.step(RouteGone("VirtualService payments not found"))
-    assert world.rollout.hold_reasons == {HoldReason.DRIFT}
-    world.ask("rollback")
-    world = begun()
-    world.step(world.look(world.report(Verdict.FAIL, deciding=True)), "away")
-    world.step(RouteGone("VirtualService payments not found"))
-    assert world.rollout.phase is Phase.ROLLED_BACK
 
 
 def test_a_wake_up_that_changes_nothing_writes_nothing() -> None:

@@ -77,7 +77,7 @@ FULL = Rollout(
     assessment=Assessment(
         START, 0, 5, (GateReport("p99", Verdict.ERROR, "ü `x` <!channel>", value=0.1, newest_sample_at=START),),
         Share(4.9, 100, None), Coverage(START, 5.0), 2, None, "abc", ("node-1",),
-        Cause(Blame.MACHINE, "steal", ("p99",)),
+        Cause(Blame.MACHINE, "steal", ("p99",)), stable_lost="no v1",
     ),
     fresh_after=START,
     hurry="full",
@@ -89,11 +89,13 @@ FULL = Rollout(
     history=(Entry(START, "raised", "5%", GRACE, 5),),
     touched=True,
     heard=("r1", "r2"),
-    found=RouteState("uid", "12", 60, 40, (("v3", 1),), MARK, "kubectl", "yesterday"),
+    found=RouteState("uid", "12", 60, 40, (("v3", 1),), MARK, "kubectl", "another match", "no v1", "no v2"),
     pushed_by=GRACE,
     write_failures=3,
     card_at=START,
     paged_at=START,
+    gone="deleted",
+    intrusions=2,
     evidence=(
         GateEvidence(
             "p99", "source", START, 9.0, 50.0, 2.5, 900.0, 4.0, Odds((0.1, -0.2, 0.3, 0.4), (-1.5, -2.0), 0.25),

@@ -10,6 +10,7 @@ from bot.rollout.events import (
     Due,
     Event,
     Looked,
+    Remains,
     Reply,
     Request,
     RouteGone,
@@ -97,12 +98,22 @@ class Route:
     stable: int = 100
     mark: Mark | None = None
     manager: str = "canary-bot"
+    uid: str = "uid-1"
+    changed: str = ""
+    stable_lost: str = ""
+    canary_lost: str = ""
+    gone: RouteGone | None = None
 
     def state(self) -> RouteState:
-        return RouteState("uid-1", "1", self.stable, self.canary, (), self.mark, self.manager)
+        return RouteState(
+            self.uid, "1", self.stable, self.canary, (), self.mark, self.manager,
+            self.changed, self.stable_lost, self.canary_lost,
+        )  # fmt: skip
 
-    def apply(self, change: SetWeight) -> bool:
+    def apply(self, change: SetWeight, uid: str = "uid-1") -> bool:
         """Write as the router would: with its tests; False for a conflict."""
+        if self.gone is not None or self.uid != uid or (self.changed and change.direction is not Direction.ZERO):
+            return False
         revision = self.mark.revision if self.mark is not None and self.mark.rollout == change.mark.rollout else None
         if change.direction is not Direction.ZERO and revision != change.expected:
             return False
@@ -157,11 +168,14 @@ class World:
         return decision
 
     def _perform(self, change: SetWeight, conclusion: str) -> None:
-        if conclusion == "crash" or (conclusion == "landed" and self.route.apply(change)):
+        uid = self.rollout.target.route.uid
+        if conclusion == "crash" or (conclusion == "landed" and self.route.apply(change, uid)):
             return
-        if conclusion == "away":
+        if self.route.gone is not None:
+            self.step(self.route.gone)
+        elif conclusion == "away":
             self.step(WriteFailed(change.mark.revision, "transient", "the API server does not answer"))
-        elif conclusion == "conflict" or not self.route.apply(change):
+        elif conclusion == "conflict" or not self.route.apply(change, uid):
             self.step(WriteFailed(change.mark.revision, "conflict", "a test failed", self.route.state()))
         elif conclusion == "lost":
             self.step(WriteFailed(change.mark.revision, "transient", "no answer in 5 s"))
@@ -193,7 +207,10 @@ class World:
             canary_ready=2,
             canary_fingerprint=self.rollout.target.fingerprint,
         )
-        return Looked(replace(assessment, **changes), self.freezes, self.route.state())  # type: ignore[arg-type]
+        seen = replace(assessment, **changes)  # type: ignore[arg-type]
+        if self.route.gone is not None:
+            return Looked(seen, self.freezes, gone=self.route.gone)
+        return Looked(seen, self.freezes, self.route.state())
 
     def request(self, verb: str, by: Actor = GRACE, **changes: object) -> Request:
         self.requests += 1
@@ -347,10 +364,24 @@ def _answer_pending(world: World, kind: Kind) -> None:
 
 
 def _meddle(world: World, pick: int) -> None:
-    """Something changes outside: weights by hand, our mark, a freeze."""
-    match pick % 6:
+    """Something changes outside: weights by hand, our mark, a freeze, the object, what stands behind it."""
+    route = world.route
+    match pick % 12:
         case 5:
             world.route.canary, world.route.stable = (world.rollout.weight_percent, 37)[pick % 2], 80
+        case 6:
+            route.uid, route.mark = ("uid-1", "uid-2")[pick // 12 % 2], None
+        case 7:
+            route.changed = ("", "the match of route primary is not what it was")[pick // 12 % 2]
+        case 8:
+            route.stable_lost = ("", "no DestinationRule has the subset v1")[pick // 12 % 2]
+        case 9:
+            route.canary_lost = ("", "no DestinationRule has the subset v2")[pick // 12 % 2]
+        case 10:
+            remains = (*Remains,)[pick % 3]
+            route.gone = (None, RouteGone("the route is gone", remains))[pick // 12 % 2]
+        case 11:
+            route.uid, route.changed, route.stable_lost, route.canary_lost, route.gone = "uid-1", "", "", "", None
         case 0:
             world.route.canary, world.route.stable, world.route.manager = 37, 63, "kubectl-edit"
         case 1:
@@ -369,13 +400,14 @@ def _event(world: World, kind: Kind, a: int, b: int) -> Event:
         case Kind.DUE:
             return Due(("the route is gone",) if a % 4 == 0 else ())
         case Kind.TOOK_OVER:
-            return TookOver(None if a % 4 == 0 else world.route.state())
+            return TookOver(None if a % 4 == 0 or world.route.gone else world.route.state())
         case Kind.LOOKED:
             return _drawn_look(world, a, b)
         case Kind.CLOCKED:
-            return Clocked(world.freezes, None if a % 4 == 0 else world.route.state(), (None, 2, 0)[b % 3])
+            unread = a % 4 == 0 or world.route.gone is not None
+            return Clocked(world.freezes, None if unread else world.route.state(), (None, 2, 0)[b % 3])
         case Kind.ROUTE_GONE:
-            return RouteGone("VirtualService payments was deleted")
+            return RouteGone("VirtualService payments was deleted", (*Remains,)[a % 3])
         case Kind.WRITTEN | Kind.WRITE_FAILED:
             raise AssertionError("answered elsewhere")
         case _:

@@ -76,6 +76,17 @@ assessments = st.builds(
     nodes_critical=st.lists(texts, max_size=3).map(tuple),
     cause=st.one_of(st.none(), st.builds(Cause, st.sampled_from(Blame), texts, st.lists(texts, max_size=2).map(tuple))),
 )
+found = st.builds(
+    RouteState,
+    st.just("u"),
+    st.just("1"),
+    stable_weight=st.integers(0, 100),
+    canary_weight=st.one_of(st.none(), st.integers(0, 100)),
+    last_manager=texts,
+    changed=texts,
+    stable_lost=texts,
+    canary_lost=texts,
+)
 steps = st.lists(st.integers(1, 99), unique=True, max_size=30).map(
     lambda weights: tuple(Step(weight, 600.0, weight % 2 == 0) for weight in (*sorted(weights), 100))
 )
@@ -147,7 +158,8 @@ def rollouts(draw: st.DrawFn) -> Rollout:
         history=tuple(
             draw(st.lists(st.builds(Entry, moments, texts, texts, actors, st.integers(0, 100)), max_size=20))
         ),
-        found=draw(st.sampled_from((None, RouteState("u", "1", 60, 40), RouteState("u", "1", 100, None)))),
+        found=draw(st.one_of(st.none(), found)),
+        gone=draw(texts),
         write_failures=draw(st.integers(0, 5)),
         card_at=draw(moments),
     )

@@ -26,6 +26,7 @@ from bot.rollout.model import (
     Write,
 )
 from bot.rollout.plan import Plan, Step
+from bot.rollout.route import RouteState
 from bot.views import Rendered, render
 from bot.views.byhand import by_hand
 from bot.views.card import card
@@ -33,6 +34,7 @@ from tests.fixtures.rollouts import ADA, NOW, ended, rollout, target
 
 GRACE = Actor(Source.PERSON, "U0GRACE", "Grace", "button")
 BOT = Actor(Source.BOT)
+FOUND = RouteState("uid-1", "9", 70, 30)
 PLAN = Plan("standard", (Step(5, 600.0), Step(25, 600.0), Step(50, 600.0, True), Step(100, 600.0)))
 BAD = GateReport(
     "error-rate", Verdict.FAIL, "5.2% of 120 requests failed (limit 1%).", 0.052, 0.001, 0.01, "%", 120, 900, 50
@@ -180,8 +182,12 @@ def test_every_hold_says_why_and_how_it_ends(reason: HoldReason) -> None:
             ["resume", "rollback", "more"],
         ),
         (
-            {"phase": Phase.HOLDING, "holds": (Hold(HoldReason.DRIFT, NOW, "x", BOT),)},
+            {"phase": Phase.HOLDING, "holds": (Hold(HoldReason.DRIFT, NOW, "x", BOT),), "found": FOUND},
             ["drift:adopt", "drift:reapply", "rollback", "more"],
+        ),
+        (
+            {"phase": Phase.HOLDING, "holds": (Hold(HoldReason.DRIFT, NOW, "x", BOT),), "gone": "it was deleted"},
+            ["rollback", "more"],
         ),
         (
             {"phase": Phase.HOLDING, "holds": (Hold(HoldReason.REDEPLOYED, NOW, "x", BOT),)},
