@@ -62,7 +62,7 @@ class Slack:
 
     def set_address(self, url: str) -> None:
         """Tell all parts the address the stand-in is reached at."""
-        self.web.base_url = self.people.base_url = url
+        self.people.base_url = url
 
     async def _shut(self, app: web.Application) -> None:
         del app

@@ -38,7 +38,6 @@ class WebApi:
     def __init__(self, world: Workspace, sockets: Sockets, *, rate_limits: bool) -> None:
         self.world = world
         self.sockets = sockets
-        self.base_url = ""
         self.rate_limits_on = rate_limits
         self.clear()
 
@@ -82,7 +81,9 @@ class WebApi:
             ):
                 self._log(entry, "ratelimited")
                 return _too_many(wait_s)
-            answer = {"ok": True, **method.do(self.world, Call(args, self.base_url, self.scopes, self.sockets.ticket))}
+            # Addresses in answers are those the caller came by: it may be behind a forwarder.
+            base_url = f"http://{request.host}"
+            answer = {"ok": True, **method.do(self.world, Call(args, base_url, self.scopes, self.sockets.ticket))}
         except ApiError as refusal:
             answer = {"ok": False, "error": refusal.code, **refusal.extra}
         self._log(entry, answer.get("error"))
