@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 MINUTES ?= 1
 
-.PHONY: help demo test check bench simulation format fuzz
+.PHONY: help demo test check bench simulation chaos format fuzz
 .PHONY: check-format check-lint check-types check-contracts check-audit
 
 help: ## list the targets
@@ -36,6 +36,9 @@ fuzz: $(VENV)/.installed-dev ## lines for the parser and bytes for the HTTP port
 
 simulation: $(VENV)/.installed-dev ## the bot in simulated worlds full of faults; RUNS=100000 for the long one
 	$(BIN)/python -m tests.simulation --runs $(or $(RUNS),1000) $(ARGS)
+
+chaos: $(VENV)/.installed-dev ## the bot's processes among real faults; RUNS=300 JOBS=4 for the long one
+	$(BIN)/python -m tests.chaos --runs $(or $(RUNS),8) --jobs $(or $(JOBS),2) $(ARGS)
 
 format: $(VENV)/.installed-dev ## put the code into the house's format
 	$(BIN)/ruff format .
