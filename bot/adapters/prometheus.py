@@ -5,7 +5,6 @@ hold per read and not per answer, a POST leaves the query in the URL, and a `.ne
 """
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+import orjson
 import requests
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
@@ -222,7 +222,7 @@ class _Session(requests.Session):
     @staticmethod
     def _checked(response: requests.Response, body: bytes) -> dict[str, Any]:
         try:
-            payload = json.loads(body)
+            payload = orjson.loads(body)
         except (ValueError, RecursionError):
             payload = None
         if response.status_code != 200:
@@ -247,12 +247,13 @@ def _series(result: Any) -> tuple[Series, ...]:
     if result and not isinstance(result[0], dict):
         return (Series({}, ((float(result[0]), float(result[1])),)),)
     return tuple(
-        Series(
-            dict(row["metric"]),
-            tuple([(float(time), float(value)) for time, value in row.get("values") or [row["value"]]]),
-        )
-        for row in result
-        if "values" in row or "value" in row
+        [
+            Series(row["metric"], ((float(row["value"][0]), float(row["value"][1])),))
+            if "value" in row
+            else Series(row["metric"], tuple([(float(time), float(value)) for time, value in row["values"]]))
+            for row in result
+            if "value" in row or row.get("values")
+        ]
     )
 
 

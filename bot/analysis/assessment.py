@@ -29,7 +29,8 @@ from bot.analysis.requests import sort as sort_requests
 from bot.analysis.samples import Answer, Query
 from bot.analysis.share import arrival_questions, explained, observe
 from bot.analysis.underneath import underneath_questions
-from bot.analysis.weighing import kept, weigh
+from bot.analysis.weighing import against_yesterday, kept, weigh
+from bot.analysis.windows import LEAD_S, RECENT
 from bot.errors import CannotMeasure
 from bot.rollout.gate import Assessment, Coverage, GateReport, GateSpec, Share
 from bot.rollout.model import HoldReason, Rollout, Target
@@ -45,6 +46,9 @@ def questions(rollout: Rollout, now: float, memory: Memory | None = None) -> tup
     """
     if begin_of(rollout) is None:
         return ()
+    summed = memory.all_sums(rollout, now) if memory else None
+    if summed is not None:
+        return (*summed, *_beside_sums(rollout, now))
     asked: list[Query] = []
     if rollout.target.route.protocol == HTTP:
         asked.extend(range_questions(REQUESTS, rollout, now))
@@ -55,6 +59,23 @@ def questions(rollout: Rollout, now: float, memory: Memory | None = None) -> tup
     asked.extend(underneath_questions(rollout, now))
     asked.extend(arrival_questions(rollout, now))
     return memory.instead(asked, rollout, now) if memory else tuple(dict.fromkeys(asked))
+
+
+def _beside_sums(rollout: Rollout, now: float) -> tuple[Query, ...]:
+    """What is asked in the same words however requests and latencies are counted."""
+    asked: list[Query] = []
+    if now - rollout.bake.covered_until > RECENT.window_s - LEAD_S:
+        history = coverage_question(rollout, now)
+        asked.extend([history] if history else [])
+    for spec in rollout.gates:
+        if spec.kind == "custom" or against_yesterday(spec):
+            asked.extend(GATES[spec.kind].questions(spec, rollout, now))
+    asked.extend(underneath_questions(rollout, now))
+    asked.extend(arrival_questions(rollout, now))
+    if not asked:
+        return ()
+    wide = {query for metric in (REQUESTS, BUCKETS) for query in range_questions(metric, rollout, now)}
+    return tuple(dict.fromkeys(query for query in asked if query not in wide))
 
 
 def assess(
@@ -129,10 +150,13 @@ def _look(
     ahead_s = skew_s if skew_s > 1 else 0.0
     interval_s = measured[0].interval_s if measured else 0.0
     arrived_at = rollout.bake.arrived_at
+    begin = memory.begin(begin_at) if memory else None
+    if memory:
+        memory.behind(skew_s)
     return Look(
         rollout=rollout,
         now=now,
-        begin=begin_at + ahead_s + interval_s,
+        begin=begin_at + ahead_s + interval_s if begin is None else begin,
         arrived_at=None if arrived_at is None else arrived_at + ahead_s,
         skew_s=skew_s,
         traffic=_sided(REQUESTS, sort_requests, rollout, requests, memory),

@@ -4,8 +4,10 @@ Both interpolate inside a bucket the way Prometheus' `histogram_quantile` does (
 the bucket's bounds, from 0 in the lowest one, and never beyond the highest finite bound.
 """
 
+from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf, isinf
 
 from bot.analysis.counts import Counted, Counter
@@ -64,12 +66,32 @@ class Histogram:
         return lower_ms, inf
 
 
+@dataclass(slots=True)
+class Shown:
+    """All buckets of each side from `begin` to `until` (epoch seconds), cumulative counts in the order of `bounds`."""
+
+    begin: float
+    until: float
+    bounds: tuple[float, ...]
+    sides: dict[tuple[str, Whose], "array[float]"] = field(default_factory=dict)
+
+    def histogram(self, reporter: str, side: Whose) -> Histogram:
+        """What one side has had."""
+        totals = self.sides.get((reporter, side))
+        return Histogram() if totals is None else Histogram(tuple(zip(self.bounds, totals, strict=True)))
+
+
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """All counted bucket series of a service, by reporter and side."""
+    """All counted bucket series of a service, by reporter and side.
+
+    Where only the buckets around the limit are counted from look to look, `shown` has all of them, and may be older: it
+    is what quantiles are read from. The fraction above the limit is exact either way.
+    """
 
     groups: Mapping[tuple[str, Whose], tuple[tuple[float, Counter], ...]]
     counted: Counted
+    shown: Shown | None = None
 
     def histogram(self, begin: float, end: float, reporter: str, side: Whose) -> Histogram:
         """Requests completed after `begin` up to `end`, by latency."""
@@ -87,6 +109,11 @@ class Latencies:
                     sums[bound] = sums.get(bound, 0.0) + counter.increase(begin, end)
         return Histogram(tuple(_monotonic(sums)))
 
+    def quantile(self, histogram: Histogram, fraction: float, reporter: str, side: Whose) -> float | None:
+        """The quantile of a side's histogram, of all its buckets as last known where it has only some of them."""
+        full = histogram if self.shown is None else self.shown.histogram(reporter, side)
+        return full.quantile(fraction)
+
     def newest(self, reporter: str, side: Whose) -> float | None:
         """Newest sample of a side at a reporter, epoch seconds on Prometheus' clock."""
         return max((counter.times[-1] for _, counter in self.groups.get((reporter, side), ())), default=None)
@@ -96,14 +123,16 @@ def sort(target: Target, counted: Counted) -> Latencies:
     """Sort counted bucket series by reporter and side; series whose `le` is not a number are left out."""
     groups: dict[tuple[str, Whose], list[tuple[float, Counter]]] = {}
     for counter in counted.counters:
-        bound = _bound(counter.labels.get("le", ""))
+        bound = bound_of(counter.labels.get("le", ""))
         if bound is not None:
             key = (counter.labels.get("reporter", ""), whose(target, counter.labels))
             groups.setdefault(key, []).append((bound, counter))
     return Latencies({key: tuple(rows) for key, rows in groups.items()}, counted)
 
 
-def _bound(text: str) -> float | None:
+@lru_cache(maxsize=1024)
+def bound_of(text: str) -> float | None:
+    """A bucket's upper bound in ms, None when its `le` is not a number."""
     try:
         return float(text)
     except ValueError:

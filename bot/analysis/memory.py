@@ -4,18 +4,16 @@ Series are added up by what the gates tell apart (reporter, side, outcome, bucke
 is kept of each single series is its last sample. A series that appears in a target known before is counted in full.
 Forgetting everything costs one wide question.
 
-A service with more than `MANY` series of a metric is not asked for samples at all but for its increments, added up by
-Prometheus: of each series the difference between two moments, after a reset its value, and of a series that was born in
-between its value as well, provided that its target was being scraped. Two looks' moments meet, so nothing is counted
-twice. What happened between the two moments is then one interval, and pods are not told apart.
+A service with more than `MANY` series of a metric, and every service of a holder with very many rollouts, is asked for
+increments that Prometheus has added up, and not for samples (`bot.analysis.sums`). Where a latency gate is near its
+limit, samples are asked for again: what it is put down to takes all buckets and the pods.
 """
 
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from math import floor, isnan
+from math import ceil, isnan
 from sys import intern
 from typing import TypeVar
 
@@ -34,22 +32,20 @@ from bot.analysis.look import (
 from bot.analysis.promql import over, selector
 from bot.analysis.requests import Traffic, hosts
 from bot.analysis.samples import Answer, Query, Series
-from bot.analysis.windows import Rung
+from bot.analysis.sums import BETWEEN_S, OUTCOMES, SIDES, Asked, Sums
+from bot.analysis.windows import LEAD_S, Rung, reaching
 from bot.errors import CannotMeasure
+from bot.rollout.gate import Relation, Verdict
 from bot.rollout.model import Rollout, Target
 
 MANY = 2000
 NARROW = (Rung(15), Rung(30), Rung(60), Rung(120), Rung(300))
 FRESH_S = 200.0
-SETTLES_S = 3.0
-BETWEEN_S = 60.0
 SCRAPES_S = 120
 LONGEST = 4096
 Sorted = TypeVar("Sorted", Traffic, Latencies)
 METRICS = (REQUESTS, BUCKETS)
-_SIDES = ("reporter", "destination_service", "destination_workload", "destination_version")
-_OUTCOMES = ("response_code", "response_flags", "grpc_response_status", "request_protocol")
-_KINDS = {REQUESTS: (*_SIDES, *_OUTCOMES), BUCKETS: (*_SIDES, "le")}
+_KINDS = {REQUESTS: (*SIDES, *OUTCOMES), BUCKETS: (*SIDES, "le")}
 _PODS = ("pod", "kubernetes_pod_name", "pod_name")
 _TARGET = ("job", "instance", "namespace", "pod")
 
@@ -74,7 +70,6 @@ class _Kept:
     targets: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     interval_s: float = 15.0
-    until: float = 0.0
     server_time: float | None = None
     warnings: tuple[str, ...] = ()
 
@@ -137,27 +132,9 @@ class _Kept:
             self.interval_s = scrape_interval([longest])
         self._heard(answer)
 
-    def advance(self, answer: Answer, until: float, newest_at: float) -> None:
-        """Add increments up to a moment; `newest_at` is the newest sample before it, the moment they are noted at.
-
-        Between two moments not further apart than a minute the scrapes are taken to have been regular.
-        """
-        for series in answer.series:
-            value = series.points[-1][1]
-            if not isnan(value):
-                _add(self._sum(self._kind(series)), ((newest_at, value),))
-        if self.times and newest_at - self.times[-1] <= self.interval_s + min(until - self.until, BETWEEN_S):
-            scrapes = int((newest_at - self.times[-1]) / self.interval_s)
-            self.times += [newest_at - number * self.interval_s for number in range(scrapes - 1, 0, -1)]
-        self._saw({newest_at})
-        self.until = until
-        self._heard(answer)
-
     def counted(self) -> Counted:
         """Everything so far as a look takes it."""
         newest_at = max((cell[0] for cell in self.targets.values()), default=None)
-        if self.until:
-            newest_at = self.times[-1]
         alive_since = (newest_at or 0.0) - GAP_INTERVALS * self.interval_s
         settled_at = min((cell[0] for cell in self.targets.values() if cell[0] >= alive_since), default=newest_at)
         del self.times[:-LONGEST]
@@ -208,20 +185,52 @@ class _Kept:
 
 
 class Memory:
-    """Of one rollout, in the holder's memory. Not shared, not saved."""
+    """Of one rollout, in the holder's memory. Not shared, not saved.
 
-    def __init__(self) -> None:
+    With `summed` the service is asked for sums, `detailed` asks for the samples of its latencies nevertheless.
+    """
+
+    __slots__ = (
+        "_ahead_s",
+        "_asked",
+        "_begin",
+        "_fits",
+        "_interval_s",
+        "_kept",
+        "_pending",
+        "_sizes",
+        "_sorted",
+        "_sums",
+        "_told",
+        "detailed",
+        "summed",
+    )
+
+    def __init__(self, *, summed: bool = False) -> None:
+        self.summed = summed
+        self.detailed = False
+        self._fits: bool | None = None
         self._kept: dict[str, _Kept] = {}
+        self._sums: dict[str, Sums] = {}
+        self._pending: dict[str, list[Asked]] = {}
         self._asked: dict[str, tuple[Query, ...]] = {}
         self._sizes: dict[str, float] | None = None
         self._interval_s = 15.0
-        self._newest: Query | None = None
+        self._ahead_s = 0.0
+        self._begin = 0.0
         self._sorted: dict[str, tuple[tuple[Counter, ...], Target, Traffic | Latencies]] = {}
+        self._told: dict[str, tuple[Rung, str]] = {}
 
     @property
     def sized(self) -> bool:
-        """It is known how many series the service has."""
+        """It is known how many series the service has, and whether they can be summed."""
         return self._sizes is not None
+
+    def unknown(self, rollout: Rollout) -> tuple[Query, ...]:
+        """What has to be asked once beside the look: the answers go to `size`."""
+        if self.sized:
+            return ()
+        return (*sizing(rollout), fitting(rollout)) if self.summed else sizing(rollout)
 
     def size(self, rollout: Rollout, answers: Answers) -> None:
         """Read the answers to `sizing`, if they are there. Of a metric of many series nothing single is kept."""
@@ -234,9 +243,65 @@ class Memory:
                 return
             values.append(answer.series[0].points[-1][1] if answer.series else None)
         requests, buckets, scrapes = values
+        if self._fits is None and isinstance(told := answers.get(fitting(rollout)), Answer):
+            self._fits = bool(told.series) or requests is None
+        if requests is None and self.summed:
+            return
         self._sizes = {REQUESTS: requests or 0.0, BUCKETS: buckets or 0.0}
         self._interval_s = SCRAPES_S / scrapes if scrapes else self._interval_s
+        for sums in self._sums.values():
+            sums.interval_s = self._interval_s
         self._kept = {metric: kept for metric, kept in self._kept.items() if not self._many(metric)}
+
+    def sums(self, metric: str) -> bool:
+        """This metric is asked for in sums."""
+        if self._many(metric):
+            return True
+        return self.summed and self._fits is not False and not (metric == BUCKETS and self.detailed)
+
+    def all_sums(self, rollout: Rollout, now: float) -> tuple[Query, ...] | None:
+        """The questions about requests and latencies where both are summed; None where samples are asked for."""
+        if not self.sums(REQUESTS) or not self.sums(BUCKETS):
+            return None
+        self._asked.clear()
+        self._pending.clear()
+        return tuple([query for metric in _needed(rollout) for query in self.sum_questions(metric, rollout, now)])
+
+    def sum_questions(self, metric: str, rollout: Rollout, now: float) -> tuple[Query, ...]:
+        """What to ask at a look for a metric in sums: the increments since the last look."""
+        begin = begin_of(rollout)
+        if begin is None:
+            return ()
+        self._kept.pop(metric, None)
+        sums = self._sums.get(metric)
+        if sums is None or (sums.target is not rollout.target and sums.target != rollout.target):
+            sums = self._sums[metric] = Sums(metric, rollout.target, self._interval_s, _limits_ms(metric, rollout))
+            if self._going_on(rollout, now):
+                sums.sampled.append(rollout.bake.covered_until)
+        reached = [one.until for one in rollout.evidence]
+        pending = sums.questions(
+            self._since(begin),
+            min(reached) if reached else None,
+            now + self._ahead_s,
+            rollout.rules.check_every_s,
+            whole=metric == BUCKETS and _open(rollout),
+        )
+        self._pending[metric] = pending
+        return tuple([one.query for one in pending])
+
+    def begin(self, begin: float) -> float | None:
+        """From which moment on the sums know everything of the present weight; None without sums."""
+        known = [sums.since for metric, sums in self._sums.items() if metric in self._pending and sums.until]
+        return max(self._since(begin), *known) if known else None
+
+    def _since(self, begin: float) -> float:
+        """The first whole second at which every target has been scraped since the weight was set."""
+        return float(ceil(begin + self._ahead_s + self._interval_s))
+
+    def _going_on(self, rollout: Rollout, now: float) -> bool:
+        """Another holder looked a moment ago."""
+        behind_s = now - rollout.bake.covered_until
+        return rollout.assessment is not None and behind_s <= BETWEEN_S + self._interval_s
 
     def instead(self, asked: Sequence[Query], rollout: Rollout, now: float) -> tuple[Query, ...]:
         """The questions of a look with the wide ones narrowed to what is not known yet."""
@@ -245,11 +310,17 @@ class Memory:
             return tuple(asked)
         left = list(asked)
         self._asked.clear()
+        self._pending.clear()
         for metric in METRICS:
             wide = range_questions(metric, rollout, now)
             if not any(query in left for query in wide):
                 continue
-            narrow = self._narrow(metric, rollout, begin, now)
+            if self.sums(metric):
+                left = [query for query in left if query not in wide]
+                left += self.sum_questions(metric, rollout, now)
+                continue
+            self._sums.pop(metric, None)
+            narrow = self._narrow(metric, rollout, now)
             if narrow is None:
                 self._kept.pop(metric, None)
                 continue
@@ -264,6 +335,8 @@ class Memory:
     ) -> tuple[str, Counted | CannotMeasure | None]:
         """Everything counted so far, why it could not be, or None when it was not asked for; and the question that a
         person would ask to see the same."""
+        if metric in self._pending:
+            return self._told_by(metric, rollout, now), self._added(metric, rollout, answers)
         wide = range_questions(metric, rollout, now)
         queries = self._asked.get(metric)
         if queries is None:
@@ -277,30 +350,48 @@ class Memory:
             if not isinstance(answer, Answer):
                 return queries[0].promql, answer or CannotMeasure("the question was not asked")
             good.append(answer)
-        if self._many(metric):
-            kept = kept or self._kept.setdefault(metric, _Kept(metric, interval_s=self._interval_s))
-            self._advance(kept, queries, good)
-        elif kept is not None and metric in self._asked:
+        if kept is not None and metric in self._asked:
             kept.extend(good[0])
         else:
             kept = self._kept[metric] = _Kept(metric)
             kept.begin(good[0], good[1] if len(good) > 1 else None)
         return wide[-1].promql if wide else "", kept.counted()
 
-    @staticmethod
-    def _advance(kept: _Kept, queries: Sequence[Query], answers: Sequence[Answer]) -> None:
-        """Add the pieces up to the newest sample, which the last question asked for; without one they wait."""
-        newest = answers[-1].series[0].points[-1][1] if answers and answers[-1].series else None
-        if newest is None:
-            return
-        for query, answer in zip(queries[:-1], answers[:-1], strict=True):
-            until = query.at or 0.0
-            kept.advance(answer, until, min(until, newest))
+    def _added(self, metric: str, rollout: Rollout, answers: Answers) -> Counted | CannotMeasure:
+        pending, sums = self._pending[metric], self._sums[metric]
+        good = []
+        for one in pending:
+            answer = answers.get(one.query)
+            if not isinstance(answer, Answer):
+                return answer or CannotMeasure("the question was not asked")
+            good.append(answer)
+        begin = begin_of(rollout) or 0.0
+        sums.take(pending, good, self._since(begin))
+        pending.clear()
+        keep = [self._since(begin)]
+        if rollout.bake.arrived_at is not None:
+            keep.append(rollout.bake.arrived_at + self._ahead_s)
+        return sums.counted(keep)
+
+    def _told_by(self, metric: str, rollout: Rollout, now: float) -> str:
+        rung = reaching(now - (begin_of(rollout) or now) + LEAD_S)
+        told = self._told.get(metric)
+        if told is None or told[0] is not rung:
+            wide = range_questions(metric, rollout, now)
+            told = self._told[metric] = (rung, wide[-1].promql if wide else "")
+        return told[1]
+
+    def behind(self, skew_s: float) -> None:
+        """By how much Prometheus' clock is ahead of ours; less than a second is not known."""
+        self._ahead_s = skew_s if abs(skew_s) > 1 else 0.0
 
     def sorted(
         self, metric: str, target: Target, counted: Counted, sort: Callable[[Target, Counted], Sorted]
     ) -> Sorted:
         """The counted series sorted by side; only once, until one of a new kind appears."""
+        if metric in self._pending:
+            sums = self._sums[metric]
+            return sums.latencies(counted) if metric == BUCKETS else sums.traffic(counted)  # type: ignore[return-value]
         former = self._sorted.get(metric)
         if former is not None and former[0] == counted.counters and former[1] is target:
             return replace(former[2], counted=counted)  # type: ignore[return-value]
@@ -316,11 +407,9 @@ class Memory:
         since = max(begin, rollout.bake.covered_until)
         return kept is not None and bool(kept.times) and kept.times[0] <= since + kept.interval_s
 
-    def _narrow(self, metric: str, rollout: Rollout, begin: float, now: float) -> tuple[Query, ...] | None:
+    def _narrow(self, metric: str, rollout: Rollout, now: float) -> tuple[Query, ...] | None:
         """What to ask instead of the wide question; None when only that one will do."""
         kept = self._kept.get(metric)
-        if self._many(metric):
-            return self._increments(metric, rollout, begin, now, kept)
         if kept is None or not kept.targets:
             return None
         newest_at = max(cell[0] for cell in kept.targets.values())
@@ -331,22 +420,6 @@ class Memory:
         reach_s = max(0.0, behind_s) + MAX_SKEW_S + 2 * kept.interval_s
         rung = next((rung for rung in NARROW if rung.window_s >= reach_s), NARROW[-1])
         return (Query(over(_series(metric, rollout.target), rung.window_s)),)
-
-    def _increments(
-        self, metric: str, rollout: Rollout, begin: float, now: float, kept: _Kept | None
-    ) -> tuple[Query, ...]:
-        """Increments since the last ones, of a new memory since the weight was set: up to where the evidence reaches,
-        and from there."""
-        until = float(floor(now - SETTLES_S))
-        since = [kept.until] if kept and kept.until else [float(floor(begin)), *_reached(rollout, begin)]
-        if until <= since[-1]:
-            return ()
-        edges = [*since, until]
-        series = _series(metric, rollout.target)
-        self._newest = Query(f"max(timestamp({_series(REQUESTS, rollout.target)}))", until)
-        kinds = ",".join(_KINDS[metric])
-        asked = [Query(increments(series, kinds, int(end - start)), end) for start, end in pairwise(edges)]
-        return (*asked, self._newest)
 
 
 def sizing(rollout: Rollout) -> tuple[Query, ...]:
@@ -359,16 +432,36 @@ def sizing(rollout: Rollout) -> tuple[Query, ...]:
     )
 
 
-def increments(series: str, kinds: str, seconds: int) -> str:
-    """What each kind of series has counted in the last seconds, exact for resets and for births in known targets."""
-    before = f"{series} offset {seconds}s"
-    born = f"({series} and on (job, instance) (up offset {seconds}s == 1))"
-    return f"sum by ({kinds}) ((({series} - {before}) >= 0) or {born})"
+def fitting(rollout: Rollout) -> Query:
+    """Something where the service's targets are known by `up`: without it the first count of a series is not seen in
+    sums, and samples have to be asked for."""
+    return Query(f"count({_series(REQUESTS, rollout.target)} and on (job, instance) up)")
 
 
-def _reached(rollout: Rollout, begin: float) -> list[float]:
-    reached = [float(floor(one.until)) for one in rollout.evidence]
-    return [min(reached)] if reached and min(reached) > floor(begin) else []
+def _needed(rollout: Rollout) -> tuple[str, ...]:
+    """The metrics that the rollout's gates, its share and its bake are judged by."""
+    needed = [REQUESTS] if rollout.target.route.protocol == "http" else []
+    kinds = {spec.kind for spec in rollout.gates}
+    if not needed and kinds & {"error-rate", "missing-responses"}:
+        needed.append(REQUESTS)
+    if "p99" in kinds:
+        needed.append(BUCKETS)
+    return tuple(needed)
+
+
+def _limits_ms(metric: str, rollout: Rollout) -> tuple[float, ...] | None:
+    """The latencies that the buckets have to tell exactly; None where a limit moves with what is measured."""
+    specs = [spec for spec in rollout.gates if spec.kind == "p99"]
+    if metric != BUCKETS or not specs or any(spec.relation is Relation.RELATIVE for spec in specs):
+        return None
+    return tuple(spec.limit for spec in specs)
+
+
+def _open(rollout: Rollout) -> bool:
+    """A latency gate has not passed at the last look."""
+    look = rollout.assessment
+    names = {spec.name for spec in rollout.gates if spec.kind == "p99"}
+    return look is None or any(one.gate in names and one.verdict is not Verdict.PASS for one in look.reports)
 
 
 def _series(metric: str, target: Target) -> str:

@@ -7,6 +7,7 @@ Answers are handed out one at a time, so that the event loop can do what is urge
 """
 
 import asyncio
+import re
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ SLOW_S = 2.0
 LANE = 5
 CAREFUL_LANE = 2
 
+_OFFSET = re.compile(r" offset \d+s")
+
 Told = Answer | CannotMeasure
 
 
@@ -50,7 +53,7 @@ class Together:
         self._window_s = window_s
         self._chunk = chunk
         self._round: _Round | None = None
-        self._cost: dict[tuple[str, str, str], float] = {}
+        self._cost: dict[str, float] = {}
         self._small: dict[tuple[str, ...], int] = {}
         self._lane = asyncio.Semaphore(LANE)
         self._careful_lane = asyncio.Semaphore(CAREFUL_LANE)
@@ -160,8 +163,9 @@ class Together:
             self._small.update(dict.fromkeys(members, size))
 
 
-def _kind(common: Shape) -> tuple[str, str, str]:
-    return common.before, common.metric, common.behind
+def _kind(common: Shape) -> str:
+    """Questions whose answers are about as long: the length of an offset does not matter, that of a range does."""
+    return _OFFSET.sub("", common.pieces[0] + common.pieces[1])
 
 
 def _cost(answer: Answer) -> float:

@@ -10,6 +10,7 @@ from tests.bench import Bench
 from tests.bench.ack import ack
 from tests.bench.judge import judge
 from tests.bench.load import load
+from tests.bench.looks import looks
 from tests.bench.pure import decide
 from tests.bench.pure import judge as judging
 from tests.bench.series import series
@@ -21,6 +22,7 @@ BENCHES: dict[str, Bench] = {
     "decide": decide,
     "judging": judging,
     "series": series,
+    "looks": looks,
     "judge": judge,
     "load": load,
 }

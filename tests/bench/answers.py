@@ -29,7 +29,13 @@ BUCKETS = (
 )  # fmt: skip
 TEMPLATES_KEPT = 200
 EMPTY = b'{"status":"success","data":{"resultType":"vector","result":[]}}'
-_SELECTOR = re.compile(r'(istio_\w+)\{destination_service=(~?)"([^"]*)"\}(?:\[(\d+)s(?::(\d+)s)?\])?')
+_SUMS = re.compile(
+    r"sum by \((?P<kinds>[\w,]+)\) \(\(\((?P<series>(?P<metric>istio_\w+)\{destination_service(?P<pattern>=~?)"
+    r'"(?P<names>[^"]*)"(?:,le=~"(?P<bounds>[^"]*)")?\}) - (?P=series) offset (?P<offset>\d+)s\) >= 0\)'
+    r" or \((?P=series) and on \(job, instance\) \(up offset (?P=offset)s == 1\)\)\)"
+    r" or max by \(destination_service\) \(timestamp\((?P=series)\)\)"
+)
+_SELECTOR = re.compile(r'(istio_\w+)\{destination_service=(~?)"([^"]*)"[^}]*\}(?:\[(\d+)s(?::(\d+)s)?\])?')
 
 
 def labels(metric: str, reporter: str, version: str, code: str, bound: str = "") -> dict[str, str]:
@@ -93,6 +99,54 @@ class Formula:
                 self.templates.popitem(last=False)
         return template.replace(NAME, service)
 
+    def sums(
+        self, metric: str, service: str, end: float, since_s: int, kinds: tuple[str, ...], bounds: frozenset[str]
+    ) -> str:
+        """What one service has counted between two moments, by these labels, and its newest sample's time."""
+        phase = sum(service.encode()) % self.scrape_s
+        newest, former = (at - (at - phase) % self.scrape_s for at in (end, end - since_s))
+        bad_since = self.bad.get(service)
+        key = (metric, newest, former, end, kinds, bounds, bad_since)
+        template = self.templates.get(key)
+        if template is None:
+            template = self.templates[key] = self._summed(metric, newest, former, end, kinds, bounds, bad_since)
+            if len(self.templates) > TEMPLATES_KEPT:
+                self.templates.popitem(last=False)
+        return template.replace(NAME, service)
+
+    def _summed(
+        self,
+        metric: str,
+        newest: float,
+        former: float,
+        end: float,
+        kinds: tuple[str, ...],
+        bounds: frozenset[str],
+        bad_since: float | None,
+    ) -> str:
+        made = []
+        for version, share in (("v1", 1 - CANARY_SHARE), ("v2", CANARY_SHARE)):
+            per_s = REQUESTS_PER_S * share
+            since = bad_since if version == "v2" else None
+            for reporter in ("source", "destination"):
+                totals: dict[str, float] = {}
+                for code in ("200", "500") if since is not None else ("200",):
+                    for bound, fraction in [("", 1.0)] if metric == "istio_requests_total" else BUCKETS:
+                        if bound and bounds and bound not in bounds:
+                            continue
+                        failed = code == "500"
+                        more = int(fraction * self._count(per_s, newest, since, failed=failed))
+                        more -= int(fraction * self._count(per_s, former, since, failed=failed))
+                        if failed and newest < (since or 0.0):
+                            continue
+                        full = labels(metric, reporter, version, code, bound)
+                        kept = {name: full[name] for name in sorted(kinds) if full.get(name)}
+                        name = json.dumps(kept, separators=(",", ":"))
+                        totals[name] = totals.get(name, 0.0) + more
+                made += [f'{{"metric":{name},"value":[{end:.3f},"{total:g}"]}}' for name, total in totals.items()]
+        made.append(f'{{"metric":{{"destination_service":"{NAME}{SUFFIX}"}},"value":[{end:.3f},"{newest:.3f}"]}}')
+        return ",".join(made)
+
     def _template(self, metric: str, newest: float, begin: float, step_s: int, bad_since: float | None) -> str:
         distance = max(step_s, self.scrape_s)
         times = [newest - distance * index for index in range(int((newest - begin) // distance), -1, -1)]
@@ -122,11 +176,18 @@ class Formula:
 
 def answer(formula: Formula, query: str, end: float) -> bytes:
     """The whole answer to an instant query; nothing for what is not about requests."""
+    summed = _SUMS.fullmatch(query)
+    if summed is not None:
+        bounds = frozenset(filter(None, (summed["bounds"] or "").replace("\\\\", "").split("|")))
+        kinds = tuple(summed["kinds"].split(","))
+        names = _names(summed["names"], pattern=summed["pattern"] == "=~")
+        rows = [formula.sums(summed["metric"], name, end, int(summed["offset"]), kinds, bounds) for name in names]
+        return f'{{"status":"success","data":{{"resultType":"vector","result":[{",".join(rows)}]}}}}'.encode()
     found = _SELECTOR.search(query)
     if found is None:
         return EMPTY
     metric, pattern, text, window, step = found.groups()
-    services = [name.removesuffix(SUFFIX) for name in text.replace("\\\\.", ".").split("|" if pattern else "\n")]
+    services = _names(text, pattern=bool(pattern))
     if found.start() == 0 and window:
         rows = [formula.rows(metric, name, end, int(window), int(step or 0)) for name in services]
         return f'{{"status":"success","data":{{"resultType":"matrix","result":[{",".join(rows)}]}}}}'.encode()
@@ -143,6 +204,13 @@ def answer(formula: Formula, query: str, end: float) -> bytes:
     return f'{{"status":"success","data":{{"resultType":"vector","result":[{",".join(rows)}]}}}}'.encode()
 
 
+def _names(text: str, *, pattern: bool) -> list[str]:
+    """Services without the end that all have; an alternation of literals is what is asked for, and nothing else."""
+    if pattern and re.search(r"(?<!\\)\.|[*+?()\[\]{}^$]", text):
+        raise ValueError(f"not an alternation of names: {text[:80]}")
+    return [name.removesuffix(SUFFIX) for name in text.replace("\\\\.", ".").split("|" if pattern else "\n")]
+
+
 class Server:
     """The HTTP side, and what was asked."""
 
@@ -156,10 +224,14 @@ class Server:
         asked = await request.post()
         text = str(asked.get("query", ""))
         self._queries += 1
-        found = _SELECTOR.match(text)
-        if found is not None:
+        found = _SELECTOR.search(text)
+        if found is not None and "count" not in text.partition("(")[0]:
             self._services.update(found.group(3).split("|"))
-        body = answer(self._formula, text, float(str(asked.get("time") or time.time())))
+        try:
+            body = answer(self._formula, text, float(str(asked.get("time") or time.time())))
+        except ValueError as error:
+            told = {"status": "error", "errorType": "bad_data", "error": f"invalid parameter: {error}"}
+            return web.json_response(told, status=400)
         self._sent += len(body)
         return web.Response(body=body, content_type="application/json")
 

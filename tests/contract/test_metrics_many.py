@@ -7,9 +7,10 @@ from math import floor
 import pytest
 
 from bot.analysis.assessment import assess, questions
-from bot.analysis.memory import MANY, SCRAPES_S, Memory, increments, sizing
+from bot.analysis.memory import MANY, SCRAPES_S, Memory, sizing
 from bot.analysis.promql import selector
 from bot.analysis.samples import Answer, Query, Series
+from bot.analysis.sums import increments
 from bot.rollout.gate import Assessment, Verdict, parse_gate
 from bot.rollout.model import Rollout
 from tests.contract.test_metrics import INTERVAL_S, World, baking, running, world

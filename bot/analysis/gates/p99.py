@@ -84,7 +84,8 @@ def _judge(spec: GateSpec, look: Look, window: Window, reporter: str, latencies:
     canary_label, stable_label = look.rollout.target.canary.label, look.rollout.target.stable.label
     needed = _needed(spec)
     relative = spec.relation is Relation.RELATIVE
-    p99_ms, stable_p99_ms = canary.quantile(QUANTILE), stable.quantile(QUANTILE)
+    p99_ms = latencies.quantile(canary, QUANTILE, reporter, Whose.CANARY)
+    stable_p99_ms = latencies.quantile(stable, QUANTILE, reporter, Whose.STABLE)
     stable_known = stable.requests >= needed
     limit_ms = spec.limit * (stable_p99_ms or 0.0) if relative else spec.limit
     slow, stable_slow = canary.above(limit_ms), stable.above(limit_ms)
@@ -146,7 +147,8 @@ def _weighed(spec: GateSpec, look: Look, window: Window, reporter: str, latencie
     weighed = look.weighed.get((spec.name, reporter), NOT_WEIGHED)
     label, baseline = look.rollout.target.canary.label, baseline_name(look, spec)
     relative = spec.relation is Relation.RELATIVE
-    p99_ms, stable_p99_ms = canary.quantile(QUANTILE), stable.quantile(QUANTILE)
+    p99_ms = latencies.quantile(canary, QUANTILE, reporter, Whose.CANARY)
+    stable_p99_ms = latencies.quantile(stable, QUANTILE, reporter, Whose.STABLE)
     boundary_ms = weighed.evidence.boundary_ms
     limit_ms = boundary_ms if relative else spec.limit
     known_requests: float = stable.requests

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.analysis.assessment import assess, questions
-from bot.analysis.memory import MANY, Memory, increments, sizing
+from bot.analysis.memory import MANY, Memory, sizing
 from bot.analysis.samples import Answer, Query, Series
+from bot.analysis.sums import increments
 from bot.rollout.gate import Assessment, GateReport, parse_gate
 from tests.unit.analysis.scene import HOST, MISSING, Scene
 
@@ -145,16 +146,14 @@ def test_a_service_of_very_many_series_is_asked_for_sums_only() -> None:
             Series({**kind, "response_code": "200"}, ((at, good),)),
             Series({**kind, "response_code": "500"}, ((at, bad),)),
         )
-        answers = {
-            query: Answer((Series({}, ((at, at - 1),)),) if query.promql.startswith("max(timestamp") else rows, now)
-            for query in asked
-        }
+        newest = Series({"destination_service": HOST}, ((at, at - 1),))
+        answers = {query: Answer((*rows, newest), now) for query in asked}
         look = assess(scene.rollout, now, answers, None, None, memory=memory)
         scene.rollout = scene.rollout.with_(evidence=look.evidence)
         return [query for query in asked if query.promql.startswith("sum by")], look
 
     first, look = turn(begin + 33, 300, 0)
-    assert [(query.at, "offset 30s" in query.promql) for query in first] == [(begin + 30, True)]
+    assert [(query.at, "offset 24s" in query.promql) for query in first] == [(begin + 30, True)]
     assert (look.reports[0].verdict, look.reports[0].samples) == ("pass", 300)
     second, look = turn(begin + 48, 100, 50)
     assert [(query.at, "offset 15s" in query.promql) for query in second] == [(begin + 45, True)]
@@ -167,7 +166,8 @@ def test_a_service_of_very_many_series_is_asked_for_sums_only() -> None:
 
 
 def test_what_the_first_look_read_is_not_counted_twice() -> None:
-    """The first look reads samples and the number of series; from then on it is sums, since the weight was set."""
+    """The first look reads samples and the number of series; from then on it is sums, since the first scrape of all
+    targets after the weight was set."""
     scene, memory = Scene(ERRORS, weight=50), Memory()
     begin = scene.clock.now()
     remembered(scene, memory, begin + 30, pod("a", "200", *((begin + t, 1000.0 + t) for t in (-15, 0, 15, 30))))
@@ -175,11 +175,11 @@ def test_what_the_first_look_read_is_not_counted_twice() -> None:
     memory.size(scene.rollout, dict(zip(sizing(scene.rollout), counts, strict=True)))
     asked = [query for query in questions(scene.rollout, begin + 48, memory) if query.promql.startswith("sum by")]
     assert [query.at for query in asked] == [begin + 45]
-    assert "offset 45s" in asked[0].promql
+    assert "offset 30s" in asked[0].promql
 
 
 def test_a_new_holder_of_a_service_of_very_many_series_goes_on_where_the_evidence_ends() -> None:
-    """The increments since the weight was set, in two pieces that meet where the record's evidence does."""
+    """The increments since the first scrape at the weight, in two pieces that meet where the record's evidence does."""
     scene = Scene(ERRORS, weight=50)
     begin = scene.clock.now()
     scene.look(60)
@@ -187,7 +187,7 @@ def test_a_new_holder_of_a_service_of_very_many_series_goes_on_where_the_evidenc
     asked = questions(scene.rollout, begin + 103, sized(scene, MANY + 1))
     ends = [query.at for query in asked if query.promql.startswith("sum by")]
     assert ends == [reached, begin + 100]
-    assert f"offset {round(reached - begin)}s" in asked[0].promql
+    assert f"offset {round(reached - begin - 6)}s" in asked[0].promql
     assert f"offset {round(begin + 100 - reached)}s" in asked[1].promql
 
 
