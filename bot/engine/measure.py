@@ -7,7 +7,7 @@ from typing import Any
 from bot.analysis.assessment import assess, questions
 from bot.analysis.facts import PodFacts
 from bot.analysis.look import Answers, Pods
-from bot.analysis.memory import Memory, sizing
+from bot.analysis.memory import Memory
 from bot.analysis.nodes import NodeHealth
 from bot.analysis.samples import Query
 from bot.engine.routes import Routes
@@ -19,6 +19,9 @@ from bot.rollout.model import Freeze, Rollout, Side
 from bot.rollout.route import RouteState
 
 FREEZES_HOLD_S = 1.0
+SUMMED_FROM = 200
+SUMMED_BELOW = 100
+"""Active rollouts from which on their services are asked for sums instead of samples, and below which no longer."""
 BESIDE_S = 0.3
 """How long a look waits for pods, route and freezes once the metrics have answered: a deciding FAIL may not wait for
 them longer. What comes later is unknown: unknown pods raise nothing, and an unknown stable stops no way to 0."""
@@ -34,8 +37,11 @@ class Measure:
         routes: Routes,
         nodes: Callable[[], Mapping[str, NodeHealth]],
         store_away: Callable[[], bool],
+        active: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store_away = store_away
+        self._active = active
+        self._summed = False
         self._world = world
         self._routes = routes
         self._nodes = nodes
@@ -48,10 +54,10 @@ class Measure:
     async def look(self, rollout: Rollout) -> Looked:
         """Ask every gate of a rollout now, also while there is no route to steer by."""
         now = self._world.clock.now()
-        memory = self._memories.setdefault(rollout.id, Memory())
+        memory = self._memory(rollout)
         asked = questions(rollout, now, memory)
         if asked and not memory.sized:
-            asked = (*asked, *sizing(rollout))
+            asked = (*asked, *memory.unknown(rollout))
         answers, canary, stable, route, freezes = await self._asked(rollout, asked)
         if canary:
             self._pinned.setdefault(rollout.id, canary)
@@ -69,6 +75,16 @@ class Measure:
         if isinstance(route, RouteGone):
             return Looked(assessment, freezes, gone=route)
         return Looked(assessment, freezes, route)
+
+    def _memory(self, rollout: Rollout) -> Memory:
+        """What is remembered of a rollout; sums only while there are so many that samples would cost too much."""
+        memory = self._memories.get(rollout.id)
+        if memory is None:
+            memory = self._memories[rollout.id] = Memory()
+        many = SUMMED_BELOW if self._summed else SUMMED_FROM
+        self._summed = self._active() >= many
+        memory.summed = self._summed
+        return memory
 
     async def _asked(
         self, rollout: Rollout, asked: Sequence[Query]
