@@ -74,10 +74,11 @@ class HttpDoor:
         server = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[self._edge])
         server.add_routes(
             [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._serve_metrics),
-                web.post("/slack/events", self._events),
+                web.get("/healthz", self._healthz, expect_handler=_continue),
+                web.get("/readyz", self._readyz, expect_handler=_continue),
+                web.get("/metrics", self._serve_metrics, expect_handler=_continue),
+                web.post("/slack/events", self._events, expect_handler=_continue),
+                web.route("*", "/{elsewhere:.*}", _nothing_here, expect_handler=_continue),
             ]
         )
         log = logging.getLogger("aiohttp.server.door")
@@ -179,6 +180,18 @@ class HttpDoor:
         if answer.status == 401 and answer.body != "replayed request":
             self._telemetry.count("slack_refused", reason="unsigned")
         return await to_aiohttp_response(answer)
+
+
+async def _continue(request: web.Request) -> None:
+    """Answer `Expect`. aiohttp's own handler repeats what it was sent, and breaks on bytes that are no text."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0
+
+
+async def _nothing_here(request: web.Request) -> web.Response:
+    raise web.HTTPNotFound
 
 
 class _TurnedAway(asyncio.Protocol):

@@ -131,15 +131,24 @@ GARBAGE = {
     "compressed by what nobody knows": request(b"{}", {"Content-Encoding": "br, gzip, x"}),
     "codec that is none": request(b"{}", content_type="text/plain; charset=hex"),
     "codec with a zero byte": request(b"{}", content_type='text/plain; charset="utf\\0"'),
+    "expectation that is no text": request(b"{}", {"Expect": "\udcff"}),
+    "expectation elsewhere": request(b"{}", {"Expect": "\udcff"}, path="/nowhere"),
     "upgrade": request(b"{}", {"Upgrade": "websocket", "Connection": "Upgrade"}, close=False),
 }
+
+
+async def test_a_client_that_waits_for_leave_to_send_gets_it_and_then_its_answer() -> None:
+    """`Expect: 100-continue` is answered with 100, and the request after it as any other."""
+    async with doorway() as made:
+        answer = await made.send(request(b"{}", {"Expect": "100-continue"}))
+        assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 401 ")
 
 
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
 async def test_bytes_that_are_no_request_break_nothing(data: bytes) -> None:
     """They get 4xx or a closed connection, and the next request is answered."""
     async with doorway(idle_s=0.6, slowest_s=0.6) as made:
-        assert await made.status(data) in (0, 400, 401, 404, 405, 408, 413, 431)
+        assert await made.status(data) in (0, 400, 401, 404, 405, 408, 413, 417, 431)
         assert await alive(made)
         assert made.unhandled == []
         assert made.untouched
