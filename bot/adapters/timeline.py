@@ -1,8 +1,8 @@
-"""The timeline on APScheduler 3: one date job for each key, whose coroutine only rings.
+"""The timeline on APScheduler 3: one date job for each moment, whose coroutine only rings the keys of that moment.
 
 Its defaults would drop a run that is a second late, skip and delete a job that comes due while its predecessor still
-runs, and sleep through an hour when somebody sets the clock back by one. Hence no misfire limit, a new job id for each
-moment, and a look at the clocks every second: when wall and monotonic time part, every job is set anew, at the moment
+runs, and sleep through an hour when somebody sets the clock back by one. Hence no misfire limit, a new job id each
+time, and a look at the clocks every second: when wall and monotonic time part, every job is set anew, at the moment
 asked for or after the delay asked for, whichever comes first. Ringing early is harmless, for whoever is rung looks at
 the clock; ringing late is not.
 """
@@ -10,7 +10,7 @@ the clock; ringing late is not.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from apscheduler.executors.asyncio import AsyncIOExecutor
@@ -28,11 +28,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """When a key rings: epoch seconds, the same on the monotonic clock when it was set, and the job that does it."""
+    """When a key rings: epoch seconds, and the same on the monotonic clock when it was set."""
 
     when: float
     monotonic: float
-    job: str
+
+
+@dataclass(slots=True)
+class _Job:
+    """One job and the keys that it rings, in the order in which they were set (a dict as an ordered set)."""
+
+    id: str
+    keys: dict[str, None] = field(default_factory=dict)
 
 
 class SchedulerTimeline:
@@ -41,6 +48,7 @@ class SchedulerTimeline:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._moments: dict[str, _Moment] = {}
+        self._jobs: dict[float, _Job] = {}
         self._count = 0
         self._on_ring: Callable[[str], Awaitable[None]] | None = None
         self._scheduler: AsyncIOScheduler | None = None
@@ -56,14 +64,15 @@ class SchedulerTimeline:
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
         self._scheduler.start()
-        for key, moment in list(self._moments.items()):
-            self._add(key, moment.when, moment.job)
+        for when, job in self._jobs.items():
+            self._add(when, job)
         self._watch = asyncio.create_task(self._look_at_clocks(self._apart()), name="timeline-clocks")
 
     async def stop(self) -> None:
         """Ring no more. Work that was rung before is not waited for: that is for those who do it."""
         self._on_ring = None
         self._moments.clear()
+        self._jobs.clear()
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -76,31 +85,44 @@ class SchedulerTimeline:
     def at(self, key: str, when: float) -> None:
         """Ring `key` at `when` (epoch seconds), replacing its earlier moment; a moment in the past rings at once."""
         self.cancel(key)
-        self._count += 1
-        job = f"{key}#{self._count}"
-        self._moments[key] = _Moment(when, self._clock.monotonic() + when - self._clock.now(), job)
-        self._add(key, when, job)
+        self._moments[key] = _Moment(when, self._clock.monotonic() + when - self._clock.now())
+        job = self._jobs.get(when)
+        if job is None:
+            self._count += 1
+            job = self._jobs[when] = _Job(f"moment-{self._count}")
+            self._add(when, job)
+        job.keys[key] = None
 
     def cancel(self, key: str) -> None:
         """Forget a key."""
         moment = self._moments.pop(key, None)
-        if moment is not None and self._scheduler is not None and self._scheduler.get_job(moment.job) is not None:
-            self._scheduler.remove_job(moment.job)
+        if moment is None:
+            return
+        job = self._jobs[moment.when]
+        del job.keys[key]
+        if job.keys:
+            return
+        del self._jobs[moment.when]
+        if self._scheduler is not None and self._scheduler.get_job(job.id) is not None:
+            self._scheduler.remove_job(job.id)
 
-    def _add(self, key: str, when: float, job: str) -> None:
+    def _add(self, when: float, job: _Job) -> None:
         if self._scheduler is not None:
             trigger = DateTrigger(datetime.fromtimestamp(max(0.0, when), UTC))
-            self._scheduler.add_job(self._ring, trigger, args=(key, job), id=job)
+            self._scheduler.add_job(self._ring, trigger, args=(when, job.id), id=job.id)
 
-    async def _ring(self, key: str, job: str) -> None:
-        moment = self._moments.get(key)
-        if moment is None or moment.job != job or self._on_ring is None:
+    async def _ring(self, when: float, job_id: str) -> None:
+        job, on_ring = self._jobs.get(when), self._on_ring
+        if job is None or job.id != job_id or on_ring is None:
             return
-        del self._moments[key]
-        try:
-            await self._on_ring(key)
-        except Exception:
-            _log.exception("ringing %s failed", key)
+        del self._jobs[when]
+        for key in job.keys:
+            del self._moments[key]
+        for key in job.keys:
+            try:
+                await on_ring(key)
+            except Exception:
+                _log.exception("ringing %s failed", key)
 
     def _apart(self) -> float:
         return self._clock.now() - self._clock.monotonic()

@@ -10,6 +10,7 @@ from bot.engine.keep import Keep
 from bot.engine.measure import Measure
 from bot.engine.nodewatch import NodeWatch
 from bot.engine.outage import Outage
+from bot.engine.pace import first_looks
 from bot.engine.paging import Paging
 from bot.engine.recovery import Recovery
 from bot.engine.routes import Routes
@@ -111,7 +112,7 @@ class Engine:
         await self._workers.idle()
 
     async def gained(self) -> None:
-        """The lease is ours: load everything, fence it, and set its wake-ups."""
+        """The lease is ours: load everything, and set its wake-ups, at which it is fenced where that is needed."""
         await self._cancel(self._while_leading)
         active = await self._world.rollouts.active()
         self._forget()
@@ -126,8 +127,13 @@ class Engine:
             self._for_ever("recovery", self._recovery.run),
             *(self._for_ever(f"routes-{name}", self._watcher(name)) for name in self._world.meshes),
         ]
-        for rollout, _ in active.rollouts:
-            self._workers.ring(rollout.id)
+        now = self._world.clock.now()
+        for rollout, at in first_looks([rollout for rollout, _ in active.rollouts], now):
+            if at <= now:
+                self._workers.ring(rollout.id)
+            elif (page := self._book.page(rollout.id)) is not None:
+                page.due_at = at
+                self._world.timeline.at(rollout.id, at)
 
     async def lost(self) -> None:
         """Another process decides now: forget everything."""

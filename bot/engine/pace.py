@@ -5,11 +5,17 @@ question and never further than a fifteenth of the time between two looks of one
 their starts have given them, so the work stays as level as starts are.
 """
 
+from collections.abc import Sequence
 from math import ceil
+
+from bot.rollout.handover import may_be_in_hand
+from bot.rollout.model import Phase, Rollout
 
 FEW = 20
 WANTED = 100
 MOST = 1 / 15
+AT_ONCE = 64
+TAKEN_UP_PER_S = 100.0
 
 
 def shared_moment(wake_at: float, every_s: float, active: int) -> float:
@@ -18,3 +24,32 @@ def shared_moment(wake_at: float, every_s: float, active: int) -> float:
         return wake_at
     apart_s = every_s * min(MOST, WANTED / active)
     return max(wake_at, ceil(wake_at / apart_s) * apart_s)
+
+
+def first_looks(rollouts: Sequence[Rollout], now: float) -> list[tuple[Rollout, float]]:
+    """When a new holder looks at each of its rollouts for the first time (epoch seconds), the most urgent first.
+
+    At once: what is on its way back or has a write under way, and a few more. The others follow 100 a second, or faster
+    when that is needed to have looked at each within the time that lies between two looks anyway. Those go first of
+    which a former holder may have a raise in hand, then those that were looked at longest ago.
+    """
+    waiting = sorted(rollouts, key=lambda rollout: _urgency(rollout, now))
+    found = []
+    later = 0
+    for rank, rollout in enumerate(waiting):
+        if rank < AT_ONCE or _pressing(rollout):
+            found.append((rollout, now))
+            continue
+        per_s = max(TAKEN_UP_PER_S, len(waiting) / rollout.rules.check_every_s)
+        later += 1
+        found.append((rollout, shared_moment(now + later / per_s, rollout.rules.check_every_s, len(waiting))))
+    return found
+
+
+def _pressing(rollout: Rollout) -> bool:
+    return rollout.phase is Phase.ROLLING_BACK or rollout.write is not None
+
+
+def _urgency(rollout: Rollout, now: float) -> tuple[bool, bool, float]:
+    looked_at = rollout.assessment.at if rollout.assessment is not None else 0.0
+    return not _pressing(rollout), not may_be_in_hand(rollout, now), looked_at

@@ -127,10 +127,11 @@ class Wake:
             self.world.telemetry.line("late-answer-failed", rollout=rollout_id, error=str(error))
 
     async def _work(self, page: Page) -> None:
+        look = False
         if not page.taken_over and not page.rollout.phase.final:
             await self._take_over(page)
+            look = page.taken_over
         requests = await self._new_requests(page)
-        look = False
         for request in requests:
             if request.id not in page.answered:
                 page.answered.add(request.id)
@@ -154,7 +155,10 @@ class Wake:
             self.rung_outbox()
 
     async def _take_over(self, page: Page) -> None:
-        """Fence the former holder; a fence that could not be written is tried again at the next wake-up."""
+        """Fence the former holder where that is needed, and look at once: its last look may be as old as looks get.
+
+        A fence that could not be written is tried again at the next wake-up.
+        """
         failures = page.rollout.write_failures
         route = await self.measure.route(page.rollout)
         await self._feed(page, route if isinstance(route, RouteGone) else TookOver(route))
