@@ -8,6 +8,7 @@ their starts have given them, so the work stays as level as starts are.
 from collections.abc import Sequence
 from math import ceil
 
+from bot.rollout.events import CARD_EVERY_S
 from bot.rollout.handover import may_be_in_hand
 from bot.rollout.model import Phase, Rollout
 
@@ -15,6 +16,8 @@ FEW = 20
 WANTED = 100
 MOST = 1 / 15
 AT_ONCE = 64
+CARDS_PER_MINUTE = 25
+"""Half of the edits that Slack takes; the other half is for what people act upon."""
 TAKEN_UP_PER_S = 100.0
 
 
@@ -24,6 +27,11 @@ def shared_moment(wake_at: float, every_s: float, active: int) -> float:
         return wake_at
     apart_s = every_s * min(MOST, WANTED / active)
     return max(wake_at, ceil(wake_at / apart_s) * apart_s)
+
+
+def card_every_s(active: int) -> float:
+    """How often a card follows its numbers, so that all of them together stay within what Slack takes."""
+    return max(CARD_EVERY_S, active * 60 / CARDS_PER_MINUTE)
 
 
 def first_looks(rollouts: Sequence[Rollout], now: float) -> list[tuple[Rollout, float]]:

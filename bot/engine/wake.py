@@ -5,13 +5,13 @@ Raising: saved, then patched. Towards 0: patched, then saved. The result of a pa
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bot.engine.book import Book, Page
 from bot.engine.holder import Holder
 from bot.engine.keep import Keep
 from bot.engine.measure import Measure
-from bot.engine.pace import shared_moment
+from bot.engine.pace import card_every_s, shared_moment
 from bot.engine.paging import Paging
 from bot.engine.routes import Routes
 from bot.engine.world import World
@@ -211,7 +211,8 @@ class Wake:
         for _ in range(3):
             if not again or page.rollout.phase not in LOOKED_AT:
                 return
-            again = await self._feed(page, await self.measure.look(page.rollout))
+            looked = await self.measure.look(page.rollout)
+            again = await self._feed(page, replace(looked, card_every_s=card_every_s(len(self.book))))
 
     async def _due(self, rollout: Rollout) -> Due | None:
         """Preflight once more for a start whose preflight is old; None when the API server cannot be asked now.

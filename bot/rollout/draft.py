@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from bot.rollout.effects import Audit, Decision, Effect, Message, MessageKind, Page, SetWeight, Tone
-from bot.rollout.events import Request
+from bot.rollout.events import CARD_EVERY_S, Request
 from bot.rollout.model import Actor, Direction, Entry, Hold, HoldReason, Phase, Rollout, Source, Write
 from bot.rollout.route import Mark
 from bot.rollout.wake import wake_at
@@ -12,7 +12,6 @@ BOT = Actor(Source.BOT, name="canary-bot")
 GATES = Actor(Source.GATES, name="the gates")
 CLOCK = Actor(Source.CLOCK, name="the clock")
 
-CARD_EVERY_S = 30.0
 PAGE_EVERY_S = 300.0
 _HISTORY = 200
 _MARK_REASON = 200
@@ -21,10 +20,11 @@ _MARK_REASON = 200
 class Draft:
     """Collects one decision. Handlers change it through its methods; `decision` closes it.
 
+    `card_every_s` is how often the card follows numbers that nobody acts upon; what people see change is shown at once.
     The revision rises at most once in a decision, and does so for every change that people or the route can see.
     """
 
-    __slots__ = ("_audit", "_effects", "_look", "_messages", "_said", "before", "now", "rollout")
+    __slots__ = ("_audit", "_effects", "_look", "_messages", "_said", "before", "card_every_s", "now", "rollout")
 
     def __init__(self, rollout: Rollout, now: float) -> None:
         self.before = rollout
@@ -35,6 +35,7 @@ class Draft:
         self._audit: list[Audit] = []
         self._look = False
         self._said = False
+        self.card_every_s = CARD_EVERY_S
 
     def set(self, **changes: object) -> None:
         """Change fields of the rollout; the same values leave the same object."""
@@ -127,7 +128,7 @@ class Draft:
             self.set(revision=self.before.revision + 1)
         shown = face_changed or self.rollout.hold_reasons != self.before.hold_reasons
         if shown or (
-            self.now - self.rollout.card_at >= CARD_EVERY_S and _numbers(self.rollout) != _numbers(self.before)
+            self.now - self.rollout.card_at >= self.card_every_s and _numbers(self.rollout) != _numbers(self.before)
         ):
             self.set(card_at=self.now)
             urgent = self.rollout.phase is not self.before.phase and self.rollout.phase is not Phase.PROGRESSING

@@ -7,6 +7,8 @@ from bot.rollout.gate import Assessment
 from bot.rollout.model import Actor, Freeze
 from bot.rollout.route import RouteState
 
+CARD_EVERY_S = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Due:
@@ -47,13 +49,15 @@ class RouteGone:
 class Looked:
     """The gates were asked; also carries the freezes in force and the route as it is, None when it cannot be read.
 
-    `gone` says that there is no route to read: the gates are judged all the same.
+    `gone` says that there is no route to read: the gates are judged all the same. `card_every_s` is how often the card
+    may follow numbers that nobody acts upon.
     """
 
     assessment: Assessment
     freezes: tuple[Freeze, ...] = ()
     route: RouteState | None = None
     gone: RouteGone | None = None
+    card_every_s: float = CARD_EVERY_S
 
 
 @dataclass(frozen=True, slots=True)

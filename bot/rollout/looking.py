@@ -20,6 +20,7 @@ _BACK = (Phase.ROLLING_BACK, Phase.PROMOTED, Phase.ROLLED_BACK, Phase.CANCELLED)
 def looked(draft: Draft, event: Looked) -> None:
     """Judge first: a deciding FAIL goes before everything that could hold; then hold, bake, ask, and advance last."""
     look = event.assessment
+    draft.card_every_s = event.card_every_s
     known = event.route or draft.rollout.found
     if known is not None and known.stable_lost:
         look = replace(look, stable_lost=known.stable_lost)
