@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 
 from bot.adapters.redis.store import RedisStore
-from bot.errors import Transient
+from bot.errors import CanaryError, Transient
 from bot.sandbox.demo.clients import Clients
 from bot.sandbox.process import Part, free_port
 from bot.sandbox.redis import find_redis_server
@@ -261,6 +261,7 @@ class BotProcess:
     def heal(self) -> None:
         """Open every link."""
         for link in self.links.values():
+            link.trap = None
             link.put(Way.OPEN)
 
 
@@ -318,6 +319,14 @@ class City:
                 if not bot.runs:
                     bot.start()
                 await asyncio.sleep(0.1)
+
+    async def holder(self) -> str:
+        """Whoever holds the lease; the first bot when nobody can tell."""
+        try:
+            owner = await self.store.leases.holder()
+        except CanaryError:
+            owner = ""
+        return next((name for name, bot in self.bots.items() if bot.runs and f"-{bot.pid}-" in owner), BOTS[0])
 
     async def store_answers(self) -> None:
         """Wait until Redis serves us; connections that were pooled before it was killed are thrown away meanwhile."""

@@ -36,9 +36,11 @@ SAID_LATE_S = 12.0
 ONCE = re.compile(r"^\S+ (Started by |v2 of \S+ is at |Rolling back: |Rolled back: |Promoted: )")
 """What happens once in a rollout, unless it is begun anew or its route was written by somebody else."""
 LOST_WITH_STORE_S = 15.0
+MACHINE = "machine stalled"
+"""Not a fault that was drawn: the bench's own machine had no time for its processes."""
 OURS = ("loop-failed", "wake-failed", "illegal-event", "write-broken", "message-broken", "message-dropped")
 """What the bot only logs when it is itself at fault."""
-PROCESS = ("bot kill", "bot term", "bot stop", "bot memory")
+PROCESS = ("bot kill", "bot term", "bot stop", "bot memory", "patch kill", "patch held", MACHINE)
 FINAL_WEIGHT = {Phase.PROMOTED: 100, Phase.ROLLED_BACK: 0, Phase.CANCELLED: 0}
 
 
@@ -285,7 +287,7 @@ def _api_troubles(record: Record, since: float, until: float, bot: str = "") -> 
         one
         for one in record.troubles
         if one.begin < until and one.end > since
-        and (one.kind.startswith("kube ") or (one.kind == "link" and one.text.endswith(" kube")))
+        and (one.kind.startswith("kube ") or one.kind in (MACHINE, "patch held") or one.text.endswith(" kube"))
         and ("" in (bot, one.bot) or bot == one.bot)
     ]  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 
@@ -25,7 +26,10 @@ SLOW_S = 0.15
 
 
 class Link:
-    """Passes bytes on to one address of this machine. `port` is where it listens after `open`."""
+    """Passes bytes on to one address of this machine. `port` is where it listens after `open`.
+
+    `trap` is sprung once, by the next PATCH that comes by: it is waited for, and says whether the PATCH goes on.
+    """
 
     def __init__(self, name: str, to_port: int) -> None:
         self.name = name
@@ -37,6 +41,9 @@ class Link:
         self._streams: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self.trap: Callable[[], Awaitable[bool]] | None = None
+        self.sprung: Callable[[], Awaitable[None]] | None = None
+        """Called after the PATCH has gone on."""
 
     async def open(self) -> None:
         """Listen on a free port."""
@@ -88,6 +95,16 @@ class Link:
                     await asyncio.sleep(SLOW_S)
                 if self._way is Way.CLOGGED or not outward:
                     await self._passable.wait()
+                if outward and self.trap is not None and data.startswith(b"PATCH "):
+                    trap, self.trap = self.trap, None
+                    if not await trap():
+                        writer.transport.abort()
+                        return
+                    writer.write(data)
+                    await writer.drain()
+                    if self.sprung is not None:
+                        await self.sprung()
+                    continue
                 writer.write(data)
                 await writer.drain()
         except OSError:

@@ -72,8 +72,11 @@ class Schedule:
     faults: tuple[Fault, ...]
 
 
+HOLDER = "holder"
+"""Whichever process holds the lease when the fault comes."""
 KINDS = (
-    *("bot kill",) * 5, *("bot stop",) * 3, *("bot term",) * 2, "bot memory", *("bot clock",) * 2,
+    *("patch kill",) * 4, *("patch held",) * 3, *("bot kill",) * 4,
+    *("bot stop",) * 3, *("bot term",) * 2, "bot memory", *("bot clock",) * 2,
     *("redis kill",) * 3, *("redis stop",) * 2, *("redis disk",) * 2, *("redis tail",) * 2, "redis wiped",
     *("link",) * 6,
     "kube 409", "kube 429", *("kube 500",) * 2, "kube hang", "kube slow", *("kube lost",) * 2, "kube watch",
@@ -119,7 +122,7 @@ def _when(one: Ask | Fault) -> float:
 def _fault(random: Random, services: list[str]) -> Fault:
     at = random.uniform(0.5, STORM_S - 1.0)
     kind = random.choice(KINDS)
-    bot = random.choice(BOTS)
+    bot = random.choice((*BOTS, HOLDER, HOLDER, HOLDER))
     lasts_s = random.uniform(0.5, 6.0)
     service = random.choice(services)
     match kind:
@@ -128,10 +131,16 @@ def _fault(random: Random, services: list[str]) -> Fault:
         case "bot clock":
             step_s = random.choice((-60.0, -4.0, -1.0, 1.0, 4.0, 60.0))
             return Fault(at, lasts_s, kind, bot=bot, how=f"{step_s:+g}s")
+        case "patch kill":
+            return Fault(at, lasts_s, kind, bot=HOLDER, how=random.choice(("before", "after")))
+        case "patch held":
+            return Fault(at, random.choice((2.0, 5.0, 8.0)), kind, bot=HOLDER, how=random.choice(("frozen", "awake")))
         case "link":
             to = random.choice(LINKS)
             how = random.choice(("cut", "cut", "clogged", "one-way", "slow"))
-            return Fault(at, random.uniform(0.5, 8.0), kind, bot=random.choice((*BOTS, "")), to=to, how=how)
+            return Fault(
+                at, random.uniform(0.5, 8.0), kind, bot=random.choice((*BOTS, HOLDER, HOLDER, "")), to=to, how=how
+            )
         case "prometheus wrong":
             return Fault(at, lasts_s, kind, how=random.choice(("html", "nan", "empty", "cut")))
         case "edit":

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from random import Random
 
@@ -19,7 +20,7 @@ from bot.rollout.model import Actor, HoldReason, Phase, Rollout, Source
 from tests.chaos.city import City, lines_since
 from tests.chaos.link import Way
 from tests.chaos.record import Asked, Json, Record, Trouble, Write
-from tests.chaos.schedule import APPROVERS, SERVICES, STARTER, Ask, Fault, Release, Schedule, Start
+from tests.chaos.schedule import APPROVERS, HOLDER, SERVICES, STARTER, Ask, Fault, Release, Schedule, Start
 
 ANSWER_S = 8.0
 FAIL_PERCENT = 80.0
@@ -27,7 +28,10 @@ SETTLED_EVERY_S = 1.5
 PATIENCE_S = 22.0
 GIVEN_UP_S = 60.0
 CALL_S = 2.0
-STARTS_TRIED_S = 10.0
+STARTS_TRIED_S = 25.0
+PATCH_AWAITED_S = 6.0
+PULSE_S = 0.25
+STALLED_S = 0.8
 HELPING = Actor(Source.PERSON, APPROVERS[0], "Grace Hopper", "slash")
 
 
@@ -51,6 +55,8 @@ class Storm:
             "bot stop": self._stop,
             "bot memory": self._memory,
             "bot clock": self._clock,
+            "patch kill": self._patch_kill,
+            "patch held": self._patch_held,
             "redis kill": self._redis_kill,
             "redis stop": self._redis_stop,
             "redis disk": self._redis_disk,
@@ -86,6 +92,22 @@ class Storm:
     async def play(self) -> Record:
         """The storm, then the quiet."""
         await self._prepare()
+        pulse = asyncio.create_task(self._pulse())
+        try:
+            return await self._played()
+        finally:
+            pulse.cancel()
+
+    async def _pulse(self) -> None:
+        """Note when the machine itself stands still: a call to the API server past all faults takes too long."""
+        while True:
+            begun = time.time()
+            await self._city.kube("GET", "faults")
+            await asyncio.sleep(PULSE_S)
+            if time.time() - begun > PULSE_S + STALLED_S:
+                self._record.troubles.append(Trouble(begun, time.time(), "machine stalled"))
+
+    async def _played(self) -> Record:
         record, begun = self._record, time.time()
         moments: list[tuple[float, Callable[[], Awaitable[None]]]] = []
         for start in self._schedule.starts:
@@ -128,7 +150,8 @@ class Storm:
     def _befalls(self, fault: Fault) -> Callable[[], Awaitable[None]]:
         async def befall() -> None:
             self._told(str(fault))
-            await self._befall[fault.kind](fault)
+            bot = await self._city.holder() if fault.bot == HOLDER else fault.bot
+            await self._befall[fault.kind](replace(fault, bot=bot))
 
         return befall
 
@@ -168,6 +191,59 @@ class Storm:
         if not bot.runs:
             bot.start()
         self._ends(number)
+
+    async def _patch_kill(self, fault: Fault) -> None:
+        """kill -9 just before or just after a patch has gone to the API server."""
+        bot = self._city.bots[fault.bot]
+        link, done = bot.links["kube"], asyncio.Event()
+        number = 0
+
+        async def kill() -> None:
+            nonlocal number
+            number = self._begins(fault, fault.bot)
+            await bot.kill()
+            done.set()
+
+        async def trap() -> bool:
+            if fault.how == "after":
+                link.sprung = kill
+                return True
+            await kill()
+            return False
+
+        link.trap = trap
+        try:
+            async with asyncio.timeout(PATCH_AWAITED_S):
+                await done.wait()
+        except TimeoutError:
+            link.trap = None
+            return
+        finally:
+            link.sprung = None
+        await asyncio.sleep(fault.lasts_s)
+        await self._again(fault.bot, number)
+
+    async def _patch_held(self, fault: Fault) -> None:
+        """A patch stays on its way for long; who sent it sleeps meanwhile (`frozen`) or goes on."""
+        bot = self._city.bots[fault.bot]
+        link, done = bot.links["kube"], asyncio.Event()
+
+        async def trap() -> bool:
+            number = self._begins(fault, fault.bot)
+            if fault.how == "frozen":
+                bot.signal(signal.SIGSTOP)
+            await asyncio.sleep(fault.lasts_s)
+            bot.signal(signal.SIGCONT)
+            self._ends(number)
+            done.set()
+            return True
+
+        link.trap = trap
+        try:
+            async with asyncio.timeout(PATCH_AWAITED_S + fault.lasts_s):
+                await done.wait()
+        except TimeoutError:
+            link.trap = None
 
     async def _stop(self, fault: Fault) -> None:
         bot, number = self._city.bots[fault.bot], self._begins(fault, fault.bot)
