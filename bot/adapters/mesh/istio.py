@@ -1,15 +1,17 @@
 """Istio: a VirtualService's two weights, written with tests and read back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 from bot.adapters.kubernetes import Change, Kube, Snapshot, Unprocessable, path
 from bot.adapters.mesh import annotation, virtualservice, weighing
 from bot.adapters.mesh.hosts import covers, fqdn, service_of
-from bot.adapters.mesh.istio_api import GROUP, RESOURCE, IstioApi
+from bot.adapters.mesh.istio_api import GROUP, RESOURCE, RULES, IstioApi
 from bot.adapters.mesh.seen import Seen
+from bot.adapters.mesh.subsets import Subsets
 from bot.adapters.mesh.survey import Surveyor
 from bot.adapters.mesh.virtualservice import called
 from bot.errors import Conflict, NotFound, Permanent, Transient
@@ -22,7 +24,7 @@ NAME = "istio"
 
 RBAC_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (GROUP, RESOURCE, ("get", "list", "watch", "patch")),
-    (GROUP, "destinationrules", ("get", "list")),
+    (GROUP, "destinationrules", ("get", "list", "watch")),
     ("security.istio.io", "peerauthentications", ("get", "list")),
     ("", "pods", ("get", "list", "watch")),
     ("", "services", ("get", "list")),
@@ -57,6 +59,8 @@ class IstioMesh:
         self._api = IstioApi(kube, tuple(namespaces))
         self._surveyor = Surveyor(kube, self._api, field_manager)
         self._seen: dict[str, Seen] = {}
+        self._subsets: dict[str, Subsets] = {}
+        self._sending_to: dict[str, set[tuple[str, str]]] = {}
         self._listeners: list[asyncio.Queue[RouteRef]] = []
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -70,7 +74,9 @@ class IstioMesh:
         NotFound: object or route are gone and the canary gets nothing by it; Permanent: it cannot be told which route
         it is although the canary still gets something; Transient: the API server is away.
         """
-        return virtualservice.state(await self._watched(target) or await self._get(target), target)
+        return self._served(
+            virtualservice.state(await self._watched(target) or await self._get(target), target), target
+        )
 
     async def write(self, target: Target, change: SetWeight) -> RouteState:
         """Apply one change and read it back.
@@ -81,9 +87,23 @@ class IstioMesh:
         zero = change.direction is Direction.ZERO
         try:
             async with asyncio.timeout(_ZERO_WITHIN_S if zero else RAISE_WITHIN_S):
-                return await self._written(target, change, _ZERO_ATTEMPTS if zero else _RAISE_ATTEMPTS)
+                written = await self._written(target, change, _ZERO_ATTEMPTS if zero else _RAISE_ATTEMPTS)
         except TimeoutError as error:
             raise Transient(f"{called(target.route)} could not be written in time") from error
+        return self._served(written, target)
+
+    def _served(self, state: RouteState, target: Target) -> RouteState:
+        """A reading, with what the watch of DestinationRules knows of the two destinations."""
+        namespace = target.route.namespace
+        told = []
+        for destination in (target.stable.destination, target.canary.destination):
+            host = fqdn(destination.host, namespace)
+            self._sending_to.setdefault(host, set()).add((namespace, target.route.name))
+            within = {namespace, (service_of(host) or ("", namespace))[1]}
+            known = [subsets for scope, subsets in self._subsets.items() if not scope or scope in within]
+            losses = [subsets.lost(host, destination.subset, within) for subsets in known]
+            told.append(losses[0] if losses and all(losses) else "")
+        return replace(state, stable_lost=state.stable_lost or told[0], canary_lost=told[1])
 
     async def resolved(self, target: Target) -> Target:
         """What stands behind the sides of a target that was read from a mark."""
@@ -125,6 +145,7 @@ class IstioMesh:
         if not self._watchers:
             scopes = self._api.scopes(namespaces)
             self._watchers = [asyncio.create_task(self._watch(scope), name=f"routes:{scope}") for scope in scopes]
+            self._watchers += [asyncio.create_task(self._watch_rules(scope), name=f"rules:{scope}") for scope in scopes]
         try:
             while True:
                 yield await told.get()
@@ -136,6 +157,8 @@ class IstioMesh:
     async def _end_watches(self) -> None:
         watchers, self._watchers = self._watchers, []
         self._seen.clear()
+        self._subsets.clear()
+        self._sending_to.clear()
         for watcher in watchers:
             watcher.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
@@ -155,11 +178,38 @@ class IstioMesh:
                         case _:
                             seen.broken()
                             changed = ()
-                    for namespace, name in changed:
-                        for listener in self._listeners:
-                            listener.put_nowait(RouteRef(NAME, namespace, name))
+                    self._tell(changed)
         finally:
             seen.broken()
+
+    async def _watch_rules(self, scope: str) -> None:
+        """Keep which subsets there are, and tell of the routes that send to a host whose subsets have changed."""
+        version = await self._api.version_when_there()
+        subsets = self._subsets[scope] = Subsets()
+        try:
+            async with aclosing(self._kube.follow(path(GROUP, version, RULES, scope))) as following:
+                async for told in following:
+                    match told:
+                        case Snapshot():
+                            hosts = subsets.listed(told)
+                        case Change():
+                            hosts = subsets.changed(told)
+                        case _:
+                            subsets.broken()
+                            hosts = set()
+                    self._tell({key for host in hosts for key in self._routes_to(host)})
+        finally:
+            subsets.broken()
+
+    def _routes_to(self, pattern: str) -> Iterable[tuple[str, str]]:
+        if "*" not in pattern:
+            return self._sending_to.get(pattern, ())
+        return {key for host, keys in self._sending_to.items() if covers(pattern, host) for key in keys}
+
+    def _tell(self, changed: Iterable[tuple[str, str]]) -> None:
+        for namespace, name in changed:
+            for listener in self._listeners:
+                listener.put_nowait(RouteRef(NAME, namespace, name))
 
     async def _watched(self, target: Target) -> dict[str, Any] | None:
         seen = self._scope(target)

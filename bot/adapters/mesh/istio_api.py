@@ -10,6 +10,7 @@ from bot.errors import CanaryError, NotFound, Permanent
 
 GROUP = "networking.istio.io"
 RESOURCE = "virtualservices"
+RULES = "destinationrules"
 VERSIONS = ("v1", "v1beta1", "v1alpha3")
 _RETRY_S = 10.0
 
@@ -76,7 +77,7 @@ class IstioApi:
 
     async def destination_rules(self, namespaces: Sequence[str] = ()) -> list[dict[str, Any]]:
         """All DestinationRules of some namespaces."""
-        return await self._all("destinationrules", self.scopes(namespaces))
+        return await self._all(RULES, self.scopes(namespaces))
 
     async def _all(self, resource: str, scopes: Sequence[str]) -> list[dict[str, Any]]:
         version = await self.version()
