@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bot.adapters.clock import SystemClock
@@ -15,29 +15,33 @@ from bot.adapters.kubernetes import Kube
 from bot.adapters.mesh import ROUTERS
 from bot.adapters.pager import WebhookPager
 from bot.adapters.prometheus import Prometheus
+from bot.adapters.redis.shards import shard_of
 from bot.adapters.redis.store import RedisStore
 from bot.adapters.slack.chat import SlackChat
 from bot.adapters.slack.people import SlackDirectory
 from bot.adapters.slack.sockets import Sockets
-from bot.adapters.telemetry import ProcessTelemetry
+from bot.adapters.telemetry import ProcessTelemetry, ShardTelemetry
 from bot.adapters.timeline import SchedulerTimeline
 from bot.analysis.backtest import Backtest
 from bot.catalog import Poll, Reloading
 from bot.engine.engine import Engine
+from bot.engine.fleet import Fleet
 from bot.engine.together import Together
 from bot.engine.world import World
-from bot.errors import CanaryError
+from bot.errors import CanaryError, OtherShards
 from bot.handlers.app import build_app
 from bot.handlers.entrance import Entrance
 from bot.handlers.http import HttpDoor
 from bot.handlers.intake import Intake
 from bot.handlers.socket import receiver
 from bot.ports.mesh import Mesh
+from bot.ports.telemetry import Telemetry
 from bot.settings import Settings
 from bot.usecases.backtest import BacktestAsk, Means, Progress, backtest
 from bot.usecases.desk import Desk
 
 INTRODUCE_EVERY_S = 2.0
+CLAIM_EVERY_S = 2.0
 
 
 @dataclass(slots=True)
@@ -65,13 +69,14 @@ class Bot:
     settings: Settings
     parts: Parts
     desk: Desk
-    engine: Engine
+    engine: Engine | Fleet
     intake: Intake
     telemetry: ProcessTelemetry
     catalog: Reloading
     http: HttpDoor = field(init=False)
     entrance: Entrance | None = None
     draining: bool = False
+    _claiming: asyncio.Task[None] | None = None
 
     async def open_entrance(self) -> None:
         """Learn from Slack who we are, as soon as it answers, and let requests in; the engine works meanwhile."""
@@ -131,7 +136,38 @@ class Bot:
             case Poll.UNCHANGED:
                 pass
 
+    async def claim(self) -> None:
+        """Make sure that the records in Redis are spread over as many shards as this process is set to.
+
+        Raises:
+            OtherShards: they are not, and rollouts are active.
+        """
+        try:
+            await self.parts.store.claim()
+        except OtherShards:
+            raise
+        except CanaryError as error:
+            self.telemetry.line("shards-unclaimed", error=str(error))
+            self._claiming = asyncio.create_task(self._claim_later())
+
+    async def _claim_later(self) -> None:
+        """Redis was away when the process started; no lease is given before the numbers agree."""
+        while True:
+            await self.parts.clock.sleep(CLAIM_EVERY_S)
+            try:
+                await self.parts.store.claim()
+            except OtherShards as error:
+                self.telemetry.failed("shards-refused", error)
+            except CanaryError:
+                continue
+            else:
+                return
+
     async def close(self) -> None:
+        """Close every connection."""
+        if self._claiming is not None:
+            self._claiming.cancel()
+            await asyncio.gather(self._claiming, return_exceptions=True)
         await self.parts.close()
 
 
@@ -140,7 +176,7 @@ async def connect(settings: Settings) -> Parts:
     kube = await Kube.connect(str(settings.kubeconfig or ""))
     clock = SystemClock()
     return Parts(
-        store=RedisStore(settings.redis_url.get_secret_value(), settings.redis_prefix),
+        store=RedisStore(settings.redis_url.get_secret_value(), settings.redis_prefix, settings.shards),
         kube=kube,
         chat=SlackChat(settings.slack_bot_token.get_secret_value(), clock, base_url=settings.slack_api_url),
         metrics=prometheus(settings),
@@ -169,27 +205,26 @@ async def build(settings: Settings) -> Bot:
     telemetry = ProcessTelemetry(instruments)
     parts = await connect(settings)
     desk = _desk(settings, parts, catalog)
-    engine = Engine(
-        World(
-            rollouts=desk.rollouts,
-            inbox=desk.inbox,
-            leases=parts.store.leases,
-            outbox=desk.outbox,
-            freezes=desk.freezes,
-            meshes=desk.meshes,
-            cluster=parts.pods,
-            metrics=Together(parts.metrics, parts.clock),
-            clock=desk.clock,
-            timeline=SchedulerTimeline(parts.clock),
-            chat=parts.chat,
-            pager=WebhookPager(_secret(settings.alert_webhook_url), parts.clock),
-            telemetry=telemetry,
-            catalog=desk.catalog,
-            namespaces=desk.namespaces,
-            owner=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:4]}",
-            new_id=desk.new_id,
-        )
+    world = World(
+        rollouts=desk.rollouts,
+        inbox=desk.inbox,
+        leases=parts.store.leases,
+        outbox=desk.outbox,
+        freezes=desk.freezes,
+        meshes=desk.meshes,
+        cluster=parts.pods,
+        metrics=Together(parts.metrics, parts.clock),
+        clock=desk.clock,
+        timeline=SchedulerTimeline(parts.clock),
+        chat=parts.chat,
+        pager=WebhookPager(_secret(settings.alert_webhook_url), parts.clock),
+        telemetry=telemetry,
+        catalog=desk.catalog,
+        namespaces=desk.namespaces,
+        owner=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:4]}",
+        new_id=desk.new_id,
     )
+    engine = Engine(_of_shard(world, parts, 0, telemetry)) if settings.shards == 1 else _fleet(world, parts, telemetry)
     intake = Intake(parts.store.seen, telemetry)
     bot = Bot(settings, parts, desk, engine, intake, telemetry, catalog)
     bot.http = HttpDoor(
@@ -201,6 +236,31 @@ async def build(settings: Settings) -> Bot:
         telemetry=telemetry,
     )
     return bot
+
+
+def _fleet(world: World, parts: Parts, telemetry: ProcessTelemetry) -> Fleet:
+    shards, gauges = parts.store.shards, dict[str, dict[int, float]]()
+    worlds = [
+        _of_shard(world, parts, number, ShardTelemetry(telemetry, number, gauges), SchedulerTimeline(parts.clock))
+        for number in range(shards)
+    ]
+    return Fleet(worlds, world, parts.store.replicas, lambda route: shard_of(route.key, shards))
+
+
+def _of_shard(
+    world: World, parts: Parts, number: int, telemetry: Telemetry, timeline: SchedulerTimeline | None = None
+) -> World:
+    """The world as the holder of one shard sees it."""
+    shard = parts.store.of(number)
+    return replace(
+        world,
+        rollouts=shard.rollouts,
+        inbox=shard.inbox,
+        leases=shard.leases,
+        outbox=shard.outbox,
+        timeline=timeline or world.timeline,
+        telemetry=telemetry,
+    )
 
 
 async def simulate(settings: Settings, ask: BacktestAsk, progress: Progress) -> Backtest:

@@ -70,6 +70,7 @@ def catalog(path: Path | None) -> Line:
 
 async def _redis(parts: Parts) -> str:
     version = await parts.store.rollouts.ping()
+    await parts.store.claim(only_look=True)
     return "; ".join((version, *await parts.store.advice()))
 
 

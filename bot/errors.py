@@ -56,3 +56,7 @@ class Unreadable(Permanent):
 
 class CannotMeasure(CanaryError):
     """A question to the metrics could not be answered; holds the weight, never rolls back."""
+
+
+class OtherShards(Permanent):
+    """The store is in use with another number of shards than this process is set to."""

@@ -4,6 +4,7 @@ import asyncio
 import signal
 
 from bot.bootstrap import Bot, build
+from bot.errors import OtherShards
 from bot.settings import Settings
 
 CATALOG_POLL_S = 5.0
@@ -11,12 +12,20 @@ DRAIN_S = 8.0
 
 
 async def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; 0 after a clean stop."""
+    """Serve until SIGTERM or SIGINT; 0 after a clean stop.
+
+    Raises what `build` raises, and OtherShards when the records in Redis are spread over another number of shards.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     bot = await build(settings)
+    try:
+        await bot.claim()
+    except OtherShards:
+        await bot.close()
+        raise
     watch = asyncio.create_task(_watch_catalog(bot))
     opening = asyncio.create_task(bot.open_entrance())
     try:

@@ -13,9 +13,21 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from bot.errors import CanaryError
 
 PREFIX = "CANARY_BOT_"
+MOST_SHARDS = 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+cluster",
+    "rediss+cluster",
+    "redis+sentinel",
+    "rediss+sentinel",
+)
+
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_SENTINEL_PASSWORD = re.compile(r"[?&]sentinel_password=([^&#]+)")
 _KEY_PREFIX = re.compile(r"[A-Za-z0-9_.:-]+")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -29,20 +41,34 @@ class SettingsErrors(CanaryError):
 
 
 def _address(*schemes: str) -> Any:
-    expected = " or ".join(f"{scheme}://" for scheme in schemes)
+    expected = " or ".join(f"{scheme}://" for scheme in schemes if "+" not in scheme)
 
     def check(value: SecretStr | str) -> SecretStr | str:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         scheme, found, rest = text.partition("://")
         if not found or scheme.lower() not in schemes or not rest.strip("/") or text != text.strip():
             raise ValueError(f"expected an address that begins with {expected}")
-        if not _can_be_taken_apart(text):
+        if scheme.lower().endswith("+sentinel") and not urlsplit(f"http://{rest}").path.strip("/"):
+            raise ValueError(
+                "expected the name of the master behind the Sentinels: redis+sentinel://host:26379/mymaster"
+            )
+        if not all(map(_can_be_taken_apart, _each_host(text))):
             raise ValueError(
                 "expected host and port that can be read; in a password, `/` is written as %2F, `#` as %23, `?` as %3F"
             )
         return value
 
     return AfterValidator(check)
+
+
+def _each_host(address: str) -> list[str]:
+    """One address for each host of one that names several with commas between them."""
+    scheme, _, rest = address.partition("://")
+    if "+" not in scheme:
+        return [address]
+    hosts, slash, path = rest.partition("/")
+    person, found, names = hosts.rpartition("@")
+    return [f"{scheme}://{person}{found}{name}{slash}{path}" for name in names.split(",")]
 
 
 def _can_be_taken_apart(address: str) -> bool:
@@ -136,12 +162,19 @@ class Settings(BaseSettings):
         validation_alias=PREFIX + "CATALOG",
         description="Path of the catalog. Without one every service is run with the defaults.",
     )
-    redis_url: Annotated[SecretStr, _address("redis", "rediss", "unix")] = Field(
+    redis_url: Annotated[SecretStr, _address(*REDIS_SCHEMES)] = Field(
         validation_alias=PREFIX + "REDIS_URL",
-        description="Redis or Valkey, 6.2 or newer: `redis://[user:password@]host:6379/0`, `rediss://` for TLS.",
+        description="Redis or Valkey, 6.2 or newer: `redis://[user:password@]host:6379/0`; see [Redis](#redis).",
     )
     redis_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
         "canary-bot", validation_alias=PREFIX + "REDIS_PREFIX", description="What every key in Redis begins with."
+    )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=MOST_SHARDS,
+        validation_alias=PREFIX + "SHARDS",
+        description="Parts that rollouts are spread over, each with a lease of its own; the same for all replicas.",
     )
     prometheus_url: Annotated[SecretStr, _address("http", "https")] = Field(
         validation_alias=PREFIX + "PROMETHEUS_URL",
@@ -204,6 +237,7 @@ class Settings(BaseSettings):
         values += self.prometheus_headers.values()
         texts = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
         passwords = [urlsplit(text).password or "" for text in texts if "@" in text]
+        passwords += [password for text in texts for password in _SENTINEL_PASSWORD.findall(text)]
         return tuple({text for text in (*texts, *passwords, *map(unquote, passwords)) if text})
 
     @classmethod
@@ -264,6 +298,8 @@ def _sentence(error: dict[str, Any]) -> str:
         case "value_error":
             return str(error["ctx"]["error"])
         case "int_parsing" | "int_type" | "greater_than_equal" | "less_than_equal":
+            if error["loc"][0] == PREFIX + "SHARDS":
+                return f"expected a number from 1 to {MOST_SHARDS}"
             return "expected a port from 0 to 65535"
         case _:
             return str(error["msg"])

@@ -3,7 +3,7 @@
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 HIDDEN = "***"
 SHORTEST = 4
@@ -35,10 +35,11 @@ def forms(secret: str, username: str = "") -> tuple[str, ...]:
 
 
 def credentials(address: str) -> tuple[str, ...]:
-    """The forms of the password in an address, none when it has none or cannot be taken apart."""
+    """The forms of the passwords in an address, none when it has none or cannot be taken apart."""
     try:
         parts = urlsplit(address)
     except ValueError:
         return ()
     password = parts.password or ""
-    return (*forms(unquote(password), unquote(parts.username or "")), password) if password else ()
+    found = (*forms(unquote(password), unquote(parts.username or "")), password) if password else ()
+    return (*found, *(form for name, text in parse_qsl(parts.query) if "password" in name for form in forms(text)))

@@ -1,8 +1,10 @@
-"""The engine of one process: keeps the lease, and while it is ours works on every active rollout."""
+"""The engine of one shard: keeps its lease, and while it is ours works on every active rollout of the shard."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+from bot.analysis.nodes import NodeHealth
 from bot.engine.book import Book
 from bot.engine.deliver import Deliver
 from bot.engine.holder import Holder
@@ -20,7 +22,7 @@ from bot.engine.world import World
 from bot.errors import Permanent, Transient
 from bot.ports.store import LEASE_FREED
 from bot.rollout.effects import Page
-from bot.rollout.model import Rollout
+from bot.rollout.model import Rollout, RouteRef
 
 SWEEP_S = 1.0
 DUE_EVERY_ROUNDS = 5
@@ -37,19 +39,44 @@ CANCEL_TRIES = 4
 CANCEL_WAITS_S = 0.3
 
 
-class Engine:
-    """Start with `start`, end with `stop`; `leading` says whether this process works on rollouts."""
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """What the engines of one process share; an engine alone has all of it to itself.
 
-    def __init__(self, world: World) -> None:
+    `store_page` takes the pages about the store, which is away for all of them at once. `freed` is told that a lease
+    was given back, `mine` says whether a route belongs to the engine's shard.
+    """
+
+    paging: Paging
+    store_page: Callable[[Page], None]
+    healths: Callable[[], Mapping[str, NodeHealth]]
+    freed: Callable[[], Awaitable[None]]
+    mine: Callable[[RouteRef], bool]
+
+
+class Engine:
+    """Start with `start`, end with `stop`; `leading` says whether this process works on the shard's rollouts."""
+
+    def __init__(self, world: World, crew: Crew | None = None) -> None:
         self._world = world
         self._book = Book()
         self._routes = Routes(world.clock)
-        self._paging = Paging(world.pager, world.clock, world.telemetry)
+        self._paging = crew.paging if crew else Paging(world.pager, world.clock, world.telemetry)
         self._deliver = Deliver(world, self._in_memory)
-        self._nodes = NodeWatch(world, self._book.rollouts, self._deliver.ring)
-        self._holder = Holder(world.leases, world.clock, world.telemetry, world.owner, self, self._paging.send)
+        self._nodes = None if crew else NodeWatch(world, self._active_here, self._deliver.ring)
+        healths = crew.healths if crew else self._nodes.healths if self._nodes else dict
+        self._holder = Holder(
+            world.leases,
+            world.clock,
+            world.telemetry,
+            world.owner,
+            self,
+            crew.store_page if crew else self._paging.send,
+            alone=crew is None,
+        )
+        self._freed = crew.freed if crew else self._holder.round
         self._keep = Keep(world.rollouts, world.telemetry, lambda: self._holder.token, world.new_id)
-        self._measure = Measure(world, self._routes, self._nodes.healths, lambda: self._holder.store_away)
+        self._measure = Measure(world, self._routes, healths, lambda: self._holder.store_away, lambda: len(self._book))
         self._mail: set[str] = set()
         self._wake = Wake(
             world,
@@ -64,8 +91,15 @@ class Engine:
             self._quarantine,
         )
         self._workers = Workers(self._work, self._worker_failed)
-        self._recovery = Recovery(world, self._book, self._paging.send, self._workers.ring, self._deliver.ring)
-        self._outage = Outage(world, self._holder, self._book.rollouts)
+        self._recovery = Recovery(
+            world,
+            self._book,
+            self._paging.send,
+            self._workers.ring,
+            self._deliver.ring,
+            crew.mine if crew else lambda route: True,
+        )
+        self._outage = None if crew else Outage(world, lambda: self.store_away, self.cut_off)
         self._broken: dict[str, int] = {}
         self._rounds = 0
         self._quarantined: set[str] = set()
@@ -86,16 +120,36 @@ class Engine:
     def store_away(self) -> bool:
         return self._holder.store_away
 
+    @property
+    def holds(self) -> bool:
+        """The shard's lease is ours, its rollouts loaded or about to be."""
+        return self._holder.holds
+
+    def cut_off(self) -> Sequence[Rollout]:
+        """Rollouts that are watched from memory while the store is away."""
+        return self._book.rollouts() if self.leading and self.store_away else ()
+
+    def ring_deliver(self) -> None:
+        """Something was put into the shard's outbox."""
+        self._deliver.ring()
+
+    async def take(self) -> bool:
+        """Try for the shard's lease, and whether it is ours."""
+        return await self._holder.take()
+
     async def start(self) -> None:
         """Begin to try for the lease; returns at once."""
         await self._world.timeline.start(self._ring)
         self._always = [
-            self._for_ever("lease", self._holder.run),
-            self._for_ever("sweep", self._sweep),
-            self._for_ever("pages", self._paging.run),
-            self._for_ever("rings", self._hear_rings),
-            self._for_ever("outage", self._outage.run),
+            self.keep_running("lease", self._holder.run),
+            self.keep_running("sweep", self._sweep),
+            self.keep_running("rings", self._hear_rings),
         ]
+        if self._outage is not None:
+            self._always += [
+                self.keep_running("pages", self._paging.run),
+                self.keep_running("outage", self._outage.run),
+            ]
 
     async def stop(self) -> None:
         """Take no new wake-ups, finish the running ones, give the lease back."""
@@ -103,9 +157,24 @@ class Engine:
         await self._world.timeline.stop()
         await self._workers.close(STOP_GRACE_S)
         await self._say_last_words()
-        await self._cancel(self._while_leading)
-        await self._cancel(self._always)
+        await self.end(self._while_leading)
+        await self.end(self._always)
         await self._holder.release()
+
+    async def hand_over(self) -> None:
+        """Give the lease to another as a clean stop does, and stay ready to take it again."""
+        self._holder.retire()
+        try:
+            for rollout in self._book.rollouts():
+                self._world.timeline.cancel(rollout.id)
+            await self._workers.close(STOP_GRACE_S)
+            await self._say_last_words()
+            await self.end(self._while_leading)
+            await self._holder.release()
+            self._forget()
+        finally:
+            self._workers.reopen()
+            self._holder.stay()
 
     async def idle(self) -> None:
         """Wait until no worker runs."""
@@ -113,7 +182,7 @@ class Engine:
 
     async def gained(self) -> None:
         """The lease is ours: load everything, and set its wake-ups, at which it is fenced where that is needed."""
-        await self._cancel(self._while_leading)
+        await self.end(self._while_leading)
         active = await self._world.rollouts.active()
         self._forget()
         for rollout, _ in active.rollouts:
@@ -122,10 +191,10 @@ class Engine:
         for rollout_id, reason in active.quarantined:
             self._quarantine(rollout_id, reason)
         self._while_leading = [
-            self._for_ever("deliver", self._deliver.run),
-            self._for_ever("nodes", self._nodes.run),
-            self._for_ever("recovery", self._recovery.run),
-            *(self._for_ever(f"routes-{name}", self._watcher(name)) for name in self._world.meshes),
+            self.keep_running("deliver", self._deliver.run),
+            self.keep_running("recovery", self._recovery.run),
+            *((self.keep_running("nodes", self._nodes.run),) if self._nodes else ()),
+            *(self.keep_running(f"routes-{name}", self._watcher(name)) for name in self._world.meshes),
         ]
         now = self._world.clock.now()
         for rollout, at in first_looks([rollout for rollout, _ in active.rollouts], now):
@@ -137,7 +206,7 @@ class Engine:
 
     async def lost(self) -> None:
         """Another process decides now: forget everything."""
-        await self._cancel(self._while_leading)
+        await self.end(self._while_leading)
         self._forget()
 
     async def wiped(self) -> None:
@@ -153,8 +222,10 @@ class Engine:
         self._routes.clear()
         self._measure.clear()
         self._deliver.forget()
-        self._nodes.forget()
+        if self._nodes is not None:
+            self._nodes.forget()
         self._recovery.forget()
+        self._world.telemetry.gauge("active_rollouts", 0)
 
     async def _sweep(self) -> None:
         """Look after what no ring announced, for ever, beside the lease: its calls must not hold up a renewal."""
@@ -208,7 +279,7 @@ class Engine:
     async def _hear_rings(self) -> None:
         async for key in self._world.inbox.rings():
             if key == LEASE_FREED:
-                await self._holder.round()
+                await self._freed()
             elif self._holder.leading:
                 self._mail.add(key)
                 self._workers.ring(key)
@@ -222,6 +293,9 @@ class Engine:
                     self._workers.ring(rollout_id)
 
         return watch
+
+    async def _active_here(self) -> Sequence[Rollout]:
+        return self._book.rollouts()
 
     def _in_memory(self, rollout_id: str) -> Rollout | None:
         page = self._book.page(rollout_id)
@@ -244,7 +318,7 @@ class Engine:
             detail = f"{type(error).__name__} {BROKEN_AFTER} times in a row. `rollback {key}` still works; see the log."
             self._paging.send(Page(f"{key}:broken", summary, detail))
 
-    def _for_ever(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+    def keep_running(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """A task that is started again when it fails: no failure may end the engine's loops."""
 
         async def again() -> None:
@@ -276,7 +350,7 @@ class Engine:
         except (TimeoutError, Transient, Permanent) as error:
             self._world.telemetry.line("letters-left", error=str(error))
 
-    async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def end(self, tasks: list[asyncio.Task[None]]) -> None:
         """End tasks. A cancellation can be swallowed on its way (by a time-out of the same moment): it is repeated, and
         a task that will not end holds up neither the lease nor the stop."""
         pending = set(tasks)

@@ -1,4 +1,4 @@
-"""The lease of the one holder: who may raise, and what happens when it moves.
+"""The lease of a shard's one holder: who may raise, and what happens when it moves.
 
 Without the store the lease runs out by the monotonic clock: then nothing goes up any more, but the holder keeps its
 rollouts in memory, goes on measuring, and may still lower.
@@ -32,7 +32,10 @@ class Moves(Protocol):
 
 
 class Holder:
-    """Keeps the lease while it can; `token` is the newest fencing token this process was given, 0 for none."""
+    """Keeps the lease while it can; `token` is the newest fencing token this process was given, 0 for none.
+
+    One that is not `alone` takes a free lease only when `take` is called: others share the shards with it.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,8 @@ class Holder:
         owner: str,
         moves: Moves,
         page: Callable[[Page], None],
+        *,
+        alone: bool = True,
     ) -> None:
         self._leases = leases
         self._clock = clock
@@ -54,7 +59,9 @@ class Holder:
         self._paged = False
         self._leading = False
         self._retiring = False
+        self._alone = alone
         self._asking = asyncio.Lock()
+        self._taking_up: asyncio.Task[None] | None = None
 
     @property
     def leading(self) -> bool:
@@ -70,6 +77,11 @@ class Holder:
     def token(self) -> int:
         return self._lease.token if self._lease else 0
 
+    @property
+    def holds(self) -> bool:
+        """The lease was ours when it was last asked for, whether or not its rollouts are loaded yet."""
+        return self._lease is not None
+
     def may_raise(self, within_s: float) -> bool:
         """The lease is ours for certain for longer than a patch may take."""
         return self._lease is not None and self._lease.until - self._clock.monotonic() > within_s
@@ -81,12 +93,27 @@ class Holder:
             await self._clock.sleep(RENEW_EVERY_S)
 
     def retire(self) -> None:
-        """Renew what is held, and take nothing more: the process ends."""
+        """Renew what is held, and take nothing more: the process ends, or another shall have it."""
         self._retiring = True
+
+    def stay(self) -> None:
+        """Take again what is free: what was given away is another's now."""
+        self._retiring = False
 
     async def round(self) -> None:
         """Ask for the lease once: renew what is held, else try to get it."""
+        await self._round(self._alone)
+        await self._wait_for_taking_up()
+
+    async def take(self) -> bool:
+        """Try for the lease now, and whether it is held; its rollouts are taken up meanwhile."""
+        await self._round(True)
+        return self._lease is not None
+
+    async def _round(self, may_take: bool) -> None:
         async with self._asking:
+            if self._lease is None and self._away_since is None and not may_take:
+                return
             try:
                 await self._ask()
             except (Transient, Permanent) as error:
@@ -135,16 +162,39 @@ class Holder:
         await self._take_up()
 
     async def _take_up(self) -> None:
-        """Load everything; until that has succeeded this process only holds the lease, and tries again each round."""
+        """Load everything, while the lease goes on being renewed; until that has succeeded this process only holds the
+        lease, and tries again each round."""
         if self._leading or self._retiring or self._lease is None:
             return
-        self._telemetry.line("lease-gained", token=self._lease.token)
+        if self._taking_up is None:
+            self._telemetry.line("lease-gained", token=self._lease.token)
+            self._taking_up = asyncio.create_task(self._load(), name="take-up")
+        elif self._taking_up.done():
+            failed = self._taking_up
+            self._taking_up = None
+            failed.result()
+
+    async def _load(self) -> None:
         await self._moves.gained()
         self._lead(True)
+        self._taking_up = None
+
+    async def _wait_for_taking_up(self) -> None:
+        if self._taking_up is not None:
+            await asyncio.wait({self._taking_up}, timeout=RENEW_EVERY_S)
+
+    async def _stop_taking_up(self) -> None:
+        loading, self._taking_up = self._taking_up, None
+        if loading is not None:
+            loading.cancel()
+            await asyncio.wait({loading}, timeout=RENEW_EVERY_S)
+            if loading.done() and not loading.cancelled() and (error := loading.exception()) is not None:
+                self._telemetry.line("take-up-failed", error=str(error))
 
     async def give_up(self) -> None:
         """Stop acting: somebody else holds a newer token."""
         self._lease = None
+        await self._stop_taking_up()
         if self._leading:
             self._lead(False)
             self._telemetry.line("lease-lost")
@@ -153,6 +203,7 @@ class Holder:
     async def release(self) -> None:
         """Give the lease back on a clean stop, so that another can go on at once."""
         lease, self._lease = self._lease, None
+        await self._stop_taking_up()
         self._lead(False)
         if lease is None:
             return
@@ -176,7 +227,8 @@ class Holder:
                 Page(
                     STORE_AWAY,
                     "canary-bot cannot reach its Redis: no weight goes up until it is back",
-                    "Gates go on from memory where this process held the lease, and weights towards 0 still work.",
+                    "Gates go on from memory where this process held the lease, and weights towards 0 still work. "
+                    f"{error}.",
                 )
             )
 

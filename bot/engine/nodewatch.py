@@ -1,7 +1,7 @@
 """The node watch: one message per node, edited as its health changes and closed when it clears."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bot.analysis.facts import NodeFacts
@@ -38,12 +38,22 @@ class Touched:
 
 
 class NodeWatch:
-    """Judges every node as often as the catalog's defaults check gates; `healths` is the newest judgement."""
+    """Judges every node as often as the catalog's defaults check gates; `healths` is the newest judgement.
 
-    def __init__(self, world: World, active: Callable[[], Sequence[Rollout]], ring: Callable[[], None]) -> None:
+    `active` finds the rollouts to be named, `speaks` says whether it is this process that tells of nodes.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        active: Callable[[], Awaitable[Sequence[Rollout]]],
+        ring: Callable[[], None],
+        speaks: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._world = world
         self._active = active
         self._ring = ring
+        self._speaks = speaks
         self._healths: Mapping[str, NodeHealth] = {}
         self._begun = False
         self._said: dict[str, tuple[object, ...]] = {}
@@ -76,6 +86,9 @@ class NodeWatch:
             self._begun = True
         answers = await self._world.metrics.ask(node_questions(now))
         self._healths = judge_nodes(self._healths, facts, answers, self._world.clock.now(), self._world.catalog().nodes)
+        if not self._speaks():
+            self.forget()
+            return
         bad = {name for name, health in self._healths.items() if health.level > Level.OK}
         closing = set() if self._looked else await self._standing(bad)
         self._looked = True
@@ -123,7 +136,7 @@ class NodeWatch:
     async def _touched(self, names: set[str]) -> dict[str, list[Touched]]:
         """Active rollouts whose canary or stable pods run on these nodes, with the side."""
         found: dict[str, list[Touched]] = {}
-        for rollout in self._active() if names else ():
+        for rollout in await self._active() if names else ():
             for word, side in (("canary", rollout.target.canary), ("stable", rollout.target.stable)):
                 try:
                     pods = await self._world.cluster.pods(rollout.target.namespace, side.selector)

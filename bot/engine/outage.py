@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from bot.engine.holder import Holder
 from bot.engine.world import World
 from bot.errors import CanaryError, Transient
 from bot.rollout.duration import spoken
@@ -15,12 +14,12 @@ SAY_AFTER_S = 5.0
 
 
 class Outage:
-    """One notice in each channel with active rollouts once the store has been away for five seconds, and one when it
-    is back. Only who holds the rollouts in memory speaks."""
+    """One notice in each channel with active rollouts once the store has been `away` for five seconds, and one when it
+    is back. Only who holds the rollouts in memory speaks: `rollouts` are those of this process that are cut off."""
 
-    def __init__(self, world: World, holder: Holder, rollouts: Callable[[], Sequence[Rollout]]) -> None:
+    def __init__(self, world: World, away: Callable[[], bool], rollouts: Callable[[], Sequence[Rollout]]) -> None:
         self._world = world
-        self._holder = holder
+        self._away = away
         self._rollouts = rollouts
         self._since: float | None = None
         self._away_s = 0.0
@@ -35,7 +34,7 @@ class Outage:
     async def round(self) -> None:
         """Say what is new; what the chat does not take now is said at the next round."""
         now = self._world.clock.monotonic()
-        if not self._holder.store_away:
+        if not self._away():
             if self._since is not None:
                 self._away_s = now - self._since
                 self._since = None
@@ -45,7 +44,7 @@ class Outage:
             return
         since = self._since if self._since is not None else now
         self._since = since
-        if not self._holder.leading or now - since < SAY_AFTER_S:
+        if now - since < SAY_AFTER_S:
             return
         for channel, running in self._by_channel().items():
             if channel not in self._told and await self._say(channel, _away(running), Tone.WAIT):

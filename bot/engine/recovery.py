@@ -12,6 +12,7 @@ from bot.errors import Conflict, NotFound, Permanent, Transient
 from bot.ports.mesh import Steered
 from bot.rollout import effects
 from bot.rollout.effects import Message, MessageKind, Tone
+from bot.rollout.model import RouteRef
 from bot.rollout.recovery import held_in_memory, held_rebuilt, rebuilt
 from bot.rollout.wake import wake_at
 
@@ -21,8 +22,10 @@ UNSOLVED_EVERY_S = 30.0
 
 
 class Recovery:
-    """Looks at the marks when the lease is gained, and every five minutes. A route that cannot be taken up again is
-    told once and paged, and tried again each half minute."""
+    """Looks at the marks when the lease is gained, and every five minutes: at those of routes that are `mine`.
+
+    A route that cannot be taken up again is told once and paged, and tried again each half minute.
+    """
 
     def __init__(
         self,
@@ -31,12 +34,14 @@ class Recovery:
         page: Callable[[effects.Page], None],
         ring: Callable[[str], None],
         said: Callable[[], None],
+        mine: Callable[[RouteRef], bool] = lambda route: True,
     ) -> None:
         self._world = world
         self._book = book
         self._page = page
         self._ring = ring
         self._said = said
+        self._mine = mine
         self._told: dict[str, str] = {}
         self._from_memory: set[str] = set()
 
@@ -75,7 +80,7 @@ class Recovery:
         """Look once, and take up what is lost. Raises Transient and Permanent."""
         found = await asyncio.gather(*(mesh.steered(self._world.namespaces) for mesh in self._world.meshes.values()))
         unsolved = {}
-        for one in (one for routes in found for one in routes):
+        for one in (one for routes in found for one in routes if self._mine(one.target.route)):
             why = await self._why_lost(one)
             if why:
                 unsolved[one.mark.rollout] = one

@@ -3,6 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+CANCEL_TRIES = 4
+CANCEL_WAITS_S = 0.3
+"""A cancellation can be swallowed on its way, by a time-out of the same moment: it is repeated, and not waited for
+without end."""
+
 Work = Callable[[str], Awaitable[None]]
 
 
@@ -54,7 +59,13 @@ class Workers:
         if not running:
             return
         _, late = await asyncio.wait(running, timeout=grace_s)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
+        for _ in range(CANCEL_TRIES):
+            if not late:
+                return
+            for task in late:
+                task.cancel()
+            _, late = await asyncio.wait(late, timeout=CANCEL_WAITS_S)
+
+    def reopen(self) -> None:
+        """Take rings again after `close`."""
+        self._open = True

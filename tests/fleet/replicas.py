@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,10 @@ class Wire:
 class Replica:
     """One process of the bot."""
 
-    def __init__(self, name: str, port: int) -> None:
+    def __init__(self, name: str, port: int, settings: Mapping[str, str] | None = None) -> None:
         self.name = name
         self.port = port
+        self.settings = dict(settings or {})
         self.part: Part
         self.lines: list[dict[str, Any]] = []
 
@@ -120,6 +122,7 @@ class Fleet:
         host, _, port = world.kube_url.removeprefix("http://").partition(":")
         self.wire = Wire(host, int(port))
         await self.wire.open()
+        self.wired.settings["CANARY_BOT_KUBECONFIG"] = self.kubeconfig_by_wire()
         await self.start(self.wired)
         await self.until_holds(self.wired)
         await self.start(self.doored)
@@ -134,19 +137,23 @@ class Fleet:
             await self.store.close()
 
     async def told(self) -> None:
-        """Write what was measured where figures are kept."""
+        """Write what was measured where figures are kept, beside what others have."""
         FIGURES.parent.mkdir(exist_ok=True)
-        FIGURES.write_text(json.dumps(self.figures, indent=2) + "\n")
+        former = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+        FIGURES.write_text(json.dumps(former | self.figures, indent=2) + "\n")
+
+    def kubeconfig_by_wire(self) -> str:
+        """Path of a kubeconfig whose API server is behind the wire."""
+        world = self.town.world
+        by_wire = world.folder / "kubeconfig-wired.yaml"
+        direct = Path(world.bot_environment()["CANARY_BOT_KUBECONFIG"]).read_text()
+        by_wire.write_text(direct.replace(world.kube_url, self.wire.url))
+        return str(by_wire)
 
     async def start(self, replica: Replica) -> None:
         """Start a replica and wait until it is ready."""
         world = self.town.world
-        settings = world.bot_environment() | {"CANARY_BOT_HTTP_PORT": str(replica.port)}
-        if replica is self.wired:
-            by_wire = world.folder / "kubeconfig-wired.yaml"
-            direct = Path(settings["CANARY_BOT_KUBECONFIG"]).read_text()
-            by_wire.write_text(direct.replace(world.kube_url, self.wire.url))
-            settings["CANARY_BOT_KUBECONFIG"] = str(by_wire)
+        settings = world.bot_environment() | {"CANARY_BOT_HTTP_PORT": str(replica.port)} | replica.settings
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CANARY_", "SLACK_"))}
         replica.lines = lines = []
 

@@ -9,7 +9,7 @@ from bot.adapters.redis.outbox import RedisOutbox
 from bot.adapters.redis.rollouts import RedisRollouts
 from bot.adapters.redis.server import Server
 from bot.adapters.redis.shards import HOME, RedisShard, Spread, SpreadInbox, SpreadOutbox, SpreadRollouts
-from bot.errors import Permanent
+from bot.errors import OtherShards
 from bot.ports.clock import Clock
 
 
@@ -60,13 +60,13 @@ class RedisStore:
 
         Raises:
             Transient: the store does not answer.
-            Permanent: rollouts are active, or messages under way, with another number.
+            OtherShards: rollouts are active, or messages under way, with another number.
         """
         links = [self._link(number) for number in range(max(self.shards, await self._most_ever()))]
         busy = [answer for link in links if (answer := await link.run("claim", self.shards))]
         if busy:
             active, aside, letters = (sum(int(answer[place]) for answer in busy) for place in (1, 2, 3))
-            raise Permanent(_in_use(int(busy[0][0]), self.shards, active, aside, letters))
+            raise OtherShards(_in_use(int(busy[0][0]), self.shards, active, aside, letters))
         if not only_look:
             for link in links:
                 await link.run("claim", self.shards, "set")
