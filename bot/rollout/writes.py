@@ -100,7 +100,7 @@ def write_failed(draft: Draft, event: WriteFailed) -> None:
     failures = rollout.write_failures + 1
     draft.set(write=None, write_failures=failures)
     if write.raising and event.kind in UNSURE:
-        _unconfirmed(draft, write, event, failures)
+        _unconfirmed(draft, write, event.detail, failures)
     elif _told_again(failures):
         what = {
             Direction.RAISE: f"{write.weight_percent}% could not be written",
@@ -127,7 +127,7 @@ def _told_again(failures: int) -> bool:
     return failures == 1 or (failures & (failures - 1) == 0 and failures.bit_length() % 2 == 1)
 
 
-def _unconfirmed(draft: Draft, write: Write, event: WriteFailed, failures: int) -> None:
+def _unconfirmed(draft: Draft, write: Write, detail: str, failures: int) -> None:
     """A raise whose fate is unknown is recorded at the weight it may have brought: nobody may ever confirm it."""
     rollout = draft.rollout
     known = next((entry for entry in reversed(rollout.history) if entry.kind in SETTLING), None)
@@ -135,9 +135,9 @@ def _unconfirmed(draft: Draft, write: Write, event: WriteFailed, failures: int) 
     if told and not _told_again(failures):
         return
     what = f"{write.weight_percent}% could not be written for certain"
-    draft.record(UNCONFIRMED, f"{what}: {event.detail}", BOT, weight_percent=write.weight_percent)
+    draft.record(UNCONFIRMED, f"{what}: {detail}", BOT, weight_percent=write.weight_percent)
     draft.note(
-        f"{what}: {event.detail}. The canary has {rollout.weight_percent}% or {write.weight_percent}% now; "
+        f"{what}: {detail}. The canary has {rollout.weight_percent}% or {write.weight_percent}% now; "
         "the next reading of the route will tell, and it is decided afresh then.",
         tone=Tone.WAIT,
     )
@@ -179,4 +179,7 @@ def route_gone(draft: Draft, event: RouteGone) -> None:
         case Phase.ROLLING_BACK:
             zero_without_route(draft, event)
         case _:
+            write = draft.rollout.write
+            if write is not None and write.raising:
+                _unconfirmed(draft, write, event.detail, 1)
             drift.observe_gone(draft, event)

@@ -1,6 +1,6 @@
 """A raise whose reply was lost, and a roll back before anybody could read the route."""
 
-from bot.rollout.events import Request, WriteFailed
+from bot.rollout.events import Request, RouteGone, WriteFailed
 from bot.rollout.machine import decide
 from bot.rollout.model import Direction, Write
 from tests.fixtures.rollouts import ADA, NOW, rollout
@@ -22,3 +22,10 @@ def test_a_raise_that_was_refused_is_not_in_doubt() -> None:
     failed = decide(rollout(write=RAISE, holds=()), WriteFailed(4, "refused", "forbidden"), NOW + 61)
     back = decide(failed.rollout, Request("q9", "payments-7f3a", "rollback", ADA, NOW + 62), NOW + 62)
     assert not any("tried" in message.text for message in back.messages)
+
+
+def test_a_raise_whose_route_went_away_may_have_landed() -> None:
+    """The object was deleted between our patch and its reading: the canary may have had that weight for a moment."""
+    gone = decide(rollout(write=RAISE, holds=()), RouteGone("the VirtualService is not there"), NOW + 61)
+    assert 100 in [line.weight_percent for line in gone.audit]
+    assert any("5% or 100%" in message.text for message in gone.messages)
