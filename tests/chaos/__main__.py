@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.chaos.city import City, clocks_can_be_stepped, memory_can_run_out
 from tests.chaos.judge import FIGURES, Judgement, judge, titled
-from tests.chaos.record import Record
+from tests.chaos.record import MACHINE, Record
 from tests.chaos.schedule import draw
 from tests.chaos.storm import Storm
 
@@ -38,6 +38,8 @@ class Totals:
     kinds: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     raises: int = 0
+    stalled_s: float = 0.0
+    seconds: float = 0.0
     failed: dict[int, list[str]] = field(default_factory=dict)
 
     def add(self, one: Json) -> None:
@@ -45,6 +47,8 @@ class Totals:
         self.runs += 1
         self.faults += one["faults"]
         self.raises += one["raises"]
+        self.stalled_s += one["stalled_s"]
+        self.seconds += one["seconds"]
         self.figures.update(one["figures"])
         self.kinds.update(one["kinds"])
         self.ends.update(one["ends"])
@@ -72,6 +76,7 @@ def outcome(record: Record, judgement: Judgement) -> Json:
         "figures": {name: judgement.count(name) for name in FIGURES},
         "ends": dict(Counter(one.phase.value for one in record.rollouts.values())),
         "broken": [str(one) for one in judgement.broken],
+        "stalled_s": round(stalled_s(record), 1),
         "seconds": round(record.ended_at - record.began, 1),
     }
 
@@ -96,7 +101,12 @@ async def play(seeds: list[int], *, trace: bool = False) -> list[Json]:
                     print(story(record))
             except Exception as error:
                 told = {"seed": seed, "faults": len(schedule.faults), "kinds": {}, "raises": 0, "figures": {"lost": 1}}
-                told |= {"ends": {}, "seconds": 0.0, "broken": [f"lost: the run broke off: {error!r}"]}
+                told |= {
+                    "ends": {},
+                    "seconds": 0.0,
+                    "stalled_s": 0.0,
+                    "broken": [f"lost: the run broke off: {error!r}"],
+                }
             outcomes.append(told)
             print(json.dumps(told), flush=True)
             if told["broken"]:
@@ -106,6 +116,16 @@ async def play(seeds: list[int], *, trace: bool = False) -> list[Json]:
         if city is not None:
             await city.close()
     return outcomes
+
+
+def stalled_s(record: Record) -> float:
+    """For how long the machine had no time for the processes of a run."""
+    moments = sorted((one.begin, one.end) for one in record.troubles if one.kind == MACHINE)
+    total, until = 0.0, 0.0
+    for begin, end in moments:
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
 
 
 def story(record: Record) -> str:
@@ -193,6 +213,7 @@ def main() -> int:
     print(json.dumps(totals.report(), indent=2))
     print(f"{totals.raises} raises; ends {dict(totals.ends)}; faults {dict(sorted(totals.kinds.items()))}")
     print(f"{seconds:.0f} s, {(used.ru_utime + used.ru_stime) / totals.runs:.1f} s of processor time for each run")
+    print(f"no time for the processes in {totals.stalled_s:.0f} of {totals.seconds:.0f} s of runs")
     for seed, texts in sorted(totals.failed.items()):
         print(f"\nseed {seed}: python -m tests.chaos --seed {seed}")
         for text in texts[:5]:

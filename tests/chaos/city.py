@@ -320,6 +320,15 @@ class City:
                     bot.start()
                 await asyncio.sleep(0.1)
 
+    def waited_s(self) -> dict[int, float]:
+        """Seconds that each process (its first thread) has waited for a processor since it began, by pid."""
+        running = [bot.pid for bot in self.bots.values() if bot.runs]
+        found: dict[int, float] = {}
+        for pid in (*running, self.redis.pid, self.world.parts["kube"].pid, self.world.parts["mesh"].pid):
+            with contextlib.suppress(OSError):
+                found[pid] = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+        return found
+
     async def holder(self) -> str:
         """Whoever holds the lease; the first bot when nobody can tell."""
         try:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 from bot.rollout.model import Phase
 from bot.rollout.plan import Plan, parse_steps
-from tests.chaos.record import Asked, Json, Record, Trouble, Write
+from tests.chaos.record import MACHINE, Asked, Json, Record, Trouble, Write
 from tests.chaos.schedule import APPROVERS, PLANS, Release
 from tests.simulation.history import _sum, _without_ours
 
@@ -36,8 +36,6 @@ SAID_LATE_S = 12.0
 ONCE = re.compile(r"^\S+ (Started by |v2 of \S+ is at |Rolling back: |Rolled back: |Promoted: )")
 """What happens once in a rollout, unless it is begun anew or its route was written by somebody else."""
 LOST_WITH_STORE_S = 15.0
-MACHINE = "machine stalled"
-"""Not a fault that was drawn: the bench's own machine had no time for its processes."""
 OURS = ("loop-failed", "wake-failed", "illegal-event", "write-broken", "message-broken", "message-dropped")
 """What the bot only logs when it is itself at fault."""
 PROCESS = ("bot kill", "bot term", "bot stop", "bot memory", "patch kill", "patch held", MACHINE)

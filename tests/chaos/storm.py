@@ -7,7 +7,7 @@ import json
 import re
 import signal
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
@@ -19,7 +19,7 @@ from bot.rollout.events import Request
 from bot.rollout.model import Actor, HoldReason, Phase, Rollout, Source
 from tests.chaos.city import City, lines_since
 from tests.chaos.link import Way
-from tests.chaos.record import Asked, Json, Record, Trouble, Write
+from tests.chaos.record import MACHINE, Asked, Json, Record, Trouble, Write
 from tests.chaos.schedule import APPROVERS, HOLDER, SERVICES, STARTER, Ask, Fault, Release, Schedule, Start
 
 ANSWER_S = 8.0
@@ -31,7 +31,7 @@ CALL_S = 2.0
 STARTS_TRIED_S = 25.0
 PATCH_AWAITED_S = 6.0
 PULSE_S = 0.25
-STALLED_S = 0.8
+STALLED_S = 0.4
 HELPING = Actor(Source.PERSON, APPROVERS[0], "Grace Hopper", "slash")
 
 
@@ -99,13 +99,18 @@ class Storm:
             pulse.cancel()
 
     async def _pulse(self) -> None:
-        """Note when the machine itself stands still: a call to the API server past all faults takes too long."""
+        """Note when the bench's own machine has no time for its processes: a call past all faults takes long, or a
+        process waits for a processor for a good part of a second."""
+        city, waited = self._city, deque([self._city.waited_s()], maxlen=round(1.0 / PULSE_S))
         while True:
             begun = time.time()
-            await self._city.kube("GET", "faults")
+            await city.kube("GET", "faults")
             await asyncio.sleep(PULSE_S)
-            if time.time() - begun > PULSE_S + STALLED_S:
-                self._record.troubles.append(Trouble(begun, time.time(), "machine stalled"))
+            now, before = city.waited_s(), waited[0]
+            waited.append(now)
+            longest_s = max((wait_s - before.get(pid, 0.0) for pid, wait_s in now.items()), default=0.0)
+            if time.time() - begun > PULSE_S + STALLED_S or longest_s > STALLED_S:
+                self._record.troubles.append(Trouble(begun - 1.0, time.time(), MACHINE))
 
     async def _played(self) -> Record:
         record, begun = self._record, time.time()
