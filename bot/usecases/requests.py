@@ -2,7 +2,7 @@
 
 import difflib
 
-from bot.errors import UserError
+from bot.errors import Permanent, UserError
 from bot.rollout.events import Request
 from bot.rollout.model import Rollout
 from bot.usecases.desk import Desk
@@ -13,8 +13,16 @@ from bot.usecases.who import Who
 async def resolve(desk: Desk, text: str) -> Rollout:
     """The rollout a person means: an id, the beginning of one, or a service with one active rollout.
 
+    An id is looked for alone: only for other words is everything that is active read.
+
     Raises UserError with the nearest names.
     """
+    try:
+        named = await desk.rollouts.load(text)
+    except Permanent:
+        named = None
+    if named is not None and not named.phase.final:
+        return named
     active = [rollout for rollout, _ in (await desk.rollouts.active()).rollouts]
     matches = (
         [rollout for rollout in active if rollout.id == text]

@@ -56,6 +56,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
             "CANARY_BOT_SLACK_API_URL": "http://127.0.0.1:1/api/",
             "CANARY_BOT_CATALOG": "/etc/catalog.yaml",
             "CANARY_BOT_REDIS_PREFIX": "team-a",
+            "CANARY_BOT_SHARDS": "8",
             "CANARY_BOT_PROMETHEUS_USERNAME": "u",
             "CANARY_BOT_PROMETHEUS_PASSWORD": "p",
             "CANARY_BOT_PROMETHEUS_CA_FILE": "/ca.pem",
@@ -71,6 +72,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load()
     assert settings.namespaces == ("shop", "web")
     assert settings.prometheus_headers["X-Scope-OrgID"].get_secret_value() == "shop"
+    assert settings.shards == 8
     assert (settings.catalog, settings.kubeconfig) == (Path("/etc/catalog.yaml"), Path("/kube"))
     assert (settings.http_host, settings.http_port, settings.log_level) == ("0.0.0.0", 0, "debug")
 
@@ -92,6 +94,7 @@ def test_all_errors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         CANARY_BOT_PROMETHEUS_USERNAME="u",
         CANARY_BOT_PROMETHEUS_TOKEN="s3cret",
         CANARY_BOT_HTTP_PORT="http",
+        CANARY_BOT_SHARDS="0",
         CANARY_BOT_LOG_LEVEL="loud",
         CANARY_BOT_NAMESPACES="shop,Shop",
     )
@@ -102,9 +105,40 @@ def test_all_errors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         "CANARY_BOT_PROMETHEUS_TOKEN": "cannot be used together with CANARY_BOT_PROMETHEUS_USERNAME: choose one",
         "CANARY_BOT_PROMETHEUS_PASSWORD": "is missing: CANARY_BOT_PROMETHEUS_USERNAME is set",
         "CANARY_BOT_HTTP_PORT": "expected a port from 0 to 65535",
+        "CANARY_BOT_SHARDS": "expected a number from 1 to 64",
         "CANARY_BOT_LOG_LEVEL": "expected one of debug, info, warning, error",
         "CANARY_BOT_NAMESPACES": "expected names of namespaces with commas between them; 'Shop' is none",
     }
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+cluster://one:7000,two:7001,three",
+        "rediss+cluster://bot:s3cret@one:7000,two:7001",
+        "redis+sentinel://:s3cret@s1:26379,s2:26379/mymaster/0?sentinel_password=s3cret2",
+    ],
+)
+def test_redis_may_be_a_cluster_or_have_sentinels(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Several hosts in one address, whose passwords are all known as secrets."""
+    _set(monkeypatch, {**GOOD, "CANARY_BOT_REDIS_URL": url})
+    settings = load()
+    assert settings.redis_url.get_secret_value() == url
+    assert {word for word in ("s3cret", "s3cret2") if f"{word}@" in url or url.endswith(word)} <= set(settings.secrets)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+sentinel://:s3cret@s1:26379,s2:26379", "expected the name of the master behind the Sentinels"),
+        ("redis+cluster://:s3cret@one:7000,two:port", "expected host and port that can be read"),
+        ("redis+cluster://:s3cret@one:7000,", "expected host and port that can be read"),
+        ("redis+other://:s3cret@one", "expected an address that begins with redis://"),
+    ],
+)
+def test_an_address_of_several_hosts_can_be_wrong(monkeypatch: pytest.MonkeyPatch, url: str, said: str) -> None:
+    """Each host is looked at, and no value is shown."""
+    assert _errors(monkeypatch, CANARY_BOT_REDIS_URL=url)["CANARY_BOT_REDIS_URL"].startswith(said)
 
 
 def test_headers_that_smuggle_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
