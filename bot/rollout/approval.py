@@ -85,14 +85,14 @@ def reject(draft: Draft, request: Request) -> None:
     draft.answer(request, f"Rejected; it holds at {rollout.weight_percent}%. {way_on}")
 
 
-def observe_clock(draft: Draft, stable_ready: int | None) -> None:
+def observe_clock(draft: Draft, stable_ready: int | None, stable_lost: str = "") -> None:
     """Remind at half and at 90% of the window; at its end do what silence means."""
     rollout = draft.rollout
     approval = rollout.approval
     if approval is None or rollout.granted:
         return
     if draft.now >= approval.expires_at:
-        _expire(draft, approval, stable_ready)
+        _expire(draft, approval, stable_ready, stable_lost)
         return
     reminded = approval.reminded
     while reminded < len(REMINDERS) and draft.now >= reminder_at(replace(approval, reminded=reminded)):
@@ -108,7 +108,7 @@ def observe_clock(draft: Draft, stable_ready: int | None) -> None:
     )
 
 
-def _expire(draft: Draft, approval: Approval, stable_ready: int | None) -> None:
+def _expire(draft: Draft, approval: Approval, stable_ready: int | None, stable_lost: str) -> None:
     rollout = draft.rollout
     weight = rollout.plan.steps[approval.step].weight_percent
     waited = spoken(approval.expires_at - approval.asked_at)
@@ -123,7 +123,7 @@ def _expire(draft: Draft, approval: Approval, stable_ready: int | None) -> None:
     )
     draft.set(approval=None, hurry="")
     if rollout.rules.approval.on_expiry is OnSilence.ROLL_BACK:
-        roll_back(draft, reason, CLOCK, stable_ready=stable_ready)
+        roll_back(draft, reason, CLOCK, stable_ready=stable_ready, stable_lost=stable_lost)
         return
     add_hold(draft, HoldReason.PERSON, reason.rstrip("."), CLOCK)
     draft.note(f"{reason} It holds at {rollout.weight_percent}%; resume asks again.", tone=Tone.WAIT)

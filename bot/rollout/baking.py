@@ -87,8 +87,14 @@ def _observe_arrival(draft: Draft, look: Assessment) -> None:
 
 
 def observe_silence(draft: Draft, look: Assessment) -> None:
-    """After too long with too little data: hold and ask, or roll back where the rules say so."""
+    """After too long with too little data: hold and ask, or roll back where the rules say so.
+
+    With somebody else's weights on the route nobody can expect data.
+    """
     rollout = draft.rollout
+    if rollout.held(HoldReason.DRIFT) is not None:
+        draft.set(bake=replace(rollout.bake, inconclusive_since=None))
+        return
     verdicts = {report.verdict for report in look.reports}
     if Verdict.INCONCLUSIVE not in verdicts:
         if Verdict.ERROR not in verdicts and look.reports:
@@ -106,7 +112,8 @@ def observe_silence(draft: Draft, look: Assessment) -> None:
     wanting = [report for report in look.reports if report.verdict is Verdict.INCONCLUSIVE]
     detail = f"too little data for {spoken(draft.now - since)}: {wanting[0].detail}"
     if rollout.rules.on_no_data is OnSilence.ROLL_BACK:
-        roll_back(draft, f"{detail} The rules say to roll back then.", CLOCK, stable_ready=look.stable_ready)
+        reason, ready = f"{detail} The rules say to roll back then.", look.stable_ready
+        roll_back(draft, reason, CLOCK, stable_ready=ready, stable_lost=look.stable_lost)
     elif add_hold(draft, HoldReason.NO_DATA, f"too little data: {wanting[0].detail}", BOT):
         ask_about(
             draft,

@@ -255,7 +255,7 @@ def _ended(draft: Draft, route: RouteState, mark: Mark, stable_ready: int | None
     else:
         draft.set(touched=True)
         text = f"{reason} (the route said rolled back, with {_weight(route)}% on the canary)"
-        roll_back(draft, text, BOT, stable_ready=stable_ready)
+        roll_back(draft, text, BOT, stable_ready=stable_ready, stable_lost=route.stable_lost)
 
 
 def _ahead(draft: Draft, mark: Mark) -> bool:

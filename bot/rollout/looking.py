@@ -39,7 +39,7 @@ def looked(draft: Draft, event: Looked) -> None:
         _observe(draft, look)
     if _over(draft):
         return
-    approval.observe_clock(draft, look.stable_ready)
+    approval.observe_clock(draft, look.stable_ready, look.stable_lost)
     if _over(draft):
         return
     if draft.rollout.write is not None:
@@ -55,7 +55,8 @@ def clocked(draft: Draft, event: Clocked) -> None:
     observe_freezes(draft, event.freezes)
     if _route_says_otherwise(draft, event, event.stable_ready):
         return
-    approval.observe_clock(draft, event.stable_ready)
+    known = event.route or draft.rollout.found
+    approval.observe_clock(draft, event.stable_ready, known.stable_lost if known is not None else "")
     if not _over(draft):
         draft.resend()
 

@@ -86,8 +86,8 @@ def rollback(draft: Draft, request: Request) -> None:
     if rollout.gone:
         draft.answer(request, f"Ending it: {rollout.gone}.", tone=Tone.GOOD)
         return
-    ready = rollout.assessment.stable_ready if rollout.assessment is not None else None
-    cannot = stable_cannot_carry(rollout, ready, rollout.found.stable_lost if rollout.found is not None else "")
+    look = rollout.assessment
+    cannot = stable_cannot_carry(rollout, look.stable_ready, look.stable_lost) if look is not None else ""
     warning = f" Note that {cannot}." if cannot else ""
     draft.answer(
         request, f"Rolling back from {rollout.weight_percent}%{tried(rollout)} to 0 now.{warning}", tone=Tone.GOOD

@@ -19,12 +19,8 @@ HAND_AFTER = 3
 ANOTHER = "was deleted and made again"
 
 
-def roll_back(
-    draft: Draft, reason: str, by: Actor, *, stable_ready: int | None = None, stable_lost: str | None = None
-) -> None:
+def roll_back(draft: Draft, reason: str, by: Actor, *, stable_ready: int | None = None, stable_lost: str = "") -> None:
     """Send the canary to 0 now; a rollout that has touched nothing is cancelled instead.
-
-    `stable_lost` None is as the route was found last.
 
     Unless a person asks, stable has to be able to take over: known to have no ready pod, or no destination that could
     reach one, it holds and pages.
@@ -33,8 +29,6 @@ def roll_back(
     if not rollout.touched and rollout.weight_percent == 0:
         end(draft, Phase.CANCELLED, reason, by)
         return
-    if stable_lost is None:
-        stable_lost = rollout.found.stable_lost if rollout.found is not None else ""
     cannot = stable_cannot_carry(rollout, stable_ready, stable_lost)
     if cannot and by.source is not Source.PERSON:
         hold_for_stable(draft, f"{cannot}, so nothing can take over: {reason}", by)

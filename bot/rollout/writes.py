@@ -40,7 +40,7 @@ def _reached(draft: Draft, write: Write) -> None:
     draft.set(write=None, weight_percent=write.weight_percent, step=write.step)
     if rewritten and drop_hold(draft, HoldReason.DRIFT):
         draft.set(found=None, gone="")
-    if rewritten and moved:
+    if rewritten and moved and rollout.step >= 0:
         draft.set(intrusions=0)
     if moved or rewritten or rollout.bake.confirmed_at is None:
         draft.set(bake=fresh_bake(draft.now), assessment=None)

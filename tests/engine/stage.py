@@ -3,13 +3,14 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from bot.analysis.facts import fingerprint
 from bot.catalog import Catalog, load
 from bot.engine.engine import Engine
 from bot.engine.world import World
+from bot.errors import Permanent
 from bot.rollout.model import Rollout
 from bot.usecases.desk import Desk
 from bot.usecases.who import Who
@@ -134,7 +135,7 @@ class Stage:
         end = self.clock.now() + seconds
         while self.clock.now() < end and not until():
             for service in self.mesh.targets:
-                if (self.mesh.targets[service].route.namespace, service) in self.mesh.objects:
+                with suppress(Permanent):
                     canary = self.mesh.weights(service)[1] or 0
                     self.metrics.weight(f"{service}.shop.svc.cluster.local", canary)
             await self.timeline.advance(0.1)

@@ -43,6 +43,10 @@ class FakeCluster:
             for labels, pod in self._pods
         ]
 
+    def remove(self, workload: str) -> None:
+        """The Deployment is deleted, or scaled to 0: its pods are gone."""
+        self._pods = [one for one in self._pods if one[1].workload != workload]
+
     def set_node(self, name: str, *, since: float = 0.0, addresses: tuple[str, ...] = (), **conditions: str) -> None:
         """A node and its conditions, as `set_node("node-1", Ready="False")`; Ready is True unless said."""
         wanted = {"Ready": "True", **conditions}

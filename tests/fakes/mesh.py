@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,9 @@ class FakeMesh:
         self.writes: list[SetWeight] = []
         self.patches: list[list[dict[str, Any]]] = []
         self._failures: list[tuple[str, str, float]] = []
+        self.lost: dict[str, dict[str, str]] = {}
+        """By service: `stable_lost` and `canary_lost`, as the watch of DestinationRules would tell them."""
+        self._meddlers: list[tuple[bool, Callable[[], None]]] = []
         self._version = 0
         self._watchers: list[asyncio.Queue[RouteRef]] = []
 
@@ -109,6 +112,31 @@ class FakeMesh:
             manifest["metadata"].setdefault("annotations", {})[annotation.KEY] = annotation.written(mark, target, ())
         self._store(manifest, by)
 
+    def change(self, service: str, edit: Callable[[dict[str, Any]], None], by: str = "kubectl-edit") -> None:
+        """Somebody else edits the object; `edit` is given its manifest."""
+        manifest = copy.deepcopy(self.manifest(service))
+        edit(manifest)
+        self._store(manifest, by)
+
+    def make_again(self, service: str, *, canary_weight: int, by: str = "helm") -> None:
+        """Somebody deletes the object and applies it anew: another uid, no mark."""
+        target, manifest = self.targets[service], copy.deepcopy(self.manifest(service))
+        self.delete(service)
+        name, namespace = target.route.name, target.route.namespace
+        manifest["metadata"] = {"name": name, "namespace": namespace, "uid": f"uid-{service}-{self._version + 1}"}
+        stable, canary = virtualservice.locate(manifest, target).route["route"]
+        stable["weight"], canary["weight"] = target.total - canary_weight, canary_weight
+        self._store(manifest, by)
+
+    def lose(self, service: str, **lost: str) -> None:
+        """DestinationRules change: `stable_lost` or `canary_lost` ("" when it is back)."""
+        self.lost.setdefault(service, {}).update(lost)
+        self._tell(self.targets[service].route.namespace, self.targets[service].route.name)
+
+    def meddle(self, do: Callable[[], None], *, after: bool = False) -> None:
+        """Somebody acts in the very moment of the next write: before it, or between it and its reading back."""
+        self._meddlers.append((after, do))
+
     def delete(self, service: str) -> None:
         """Somebody deletes the object."""
         target = self.targets[service]
@@ -152,19 +180,22 @@ class FakeMesh:
 
     async def read(self, target: Target) -> RouteState:
         self._maybe_fail("read")
-        return virtualservice.state(self._get(target), target)
+        return self._served(virtualservice.state(self._get(target), target), target)
 
     async def write(self, target: Target, change: SetWeight) -> RouteState:
         kind = self._maybe_fail("write")
+        self._meddled(after=False)
         manifest = self._get(target)
         if not weighing.shows(manifest, target, change):
             patch = weighing.patch(manifest, target, change)
             self._store(jsonpatch.apply_patch(manifest, patch), "canary-bot")
             self.writes.append(change)
             self.patches.append(patch)
+            if self._meddled(after=True) and not weighing.shows(self._get(target), target, change):
+                raise Conflict("the VirtualService was overwritten at once by somebody")
         if kind == "lost":
             raise Transient("the reply was lost")
-        return virtualservice.state(self._get(target), target)
+        return self._served(virtualservice.state(self._get(target), target), target)
 
     async def resolved(self, target: Target) -> Target:
         self._maybe_fail("survey")
@@ -216,6 +247,17 @@ class FakeMesh:
                     return kind
             raise ValueError(f"unknown failure {kind!r}")
         return ""
+
+    def _meddled(self, *, after: bool) -> bool:
+        """Let everybody act whose moment it is; False when there is nobody."""
+        acting = [do for late, do in self._meddlers if late is after]
+        self._meddlers = [one for one in self._meddlers if one[0] is not after]
+        for do in acting:
+            do()
+        return bool(acting)
+
+    def _served(self, state: RouteState, target: Target) -> RouteState:
+        return replace(state, **self.lost.get(target.service, {}))  # type: ignore[arg-type]
 
     def _get(self, target: Target) -> dict[str, Any]:
         try:
