@@ -23,8 +23,9 @@ class Page:
     """One rollout in memory. `messages` and `audit` wait to be saved with it; `dirty` says that something does.
 
     `taken_over` says that this holder has fenced it, `unsure` is a save whose reply was lost, `answered` are requests
-    that were decided but are still in the inbox, `due_at` is when the timeline rings next, `inbox_read` says that the
-    inbox was read once since it was opened. A `closed` page is no longer in the book and never saved again.
+    that were decided but are still in the inbox, `due_at` is when the timeline rings next, `looked_at` when the last
+    look began, `inbox_read` says that the inbox was read once since it was opened. A `closed` page is no longer in the
+    book and never saved again.
     """
 
     rollout: Rollout
@@ -38,6 +39,7 @@ class Page:
     closed: bool = False
     due_at: float | None = None
     inbox_read: bool = False
+    looked_at: float | None = None
 
     def turn(self, decision: Decision) -> None:
         """Take over a decision; it stays unsaved until `saved`."""

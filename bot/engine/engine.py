@@ -255,7 +255,10 @@ class Engine:
             self._workers.ring(rollout_id)
 
     def _missed(self, rollout_id: str, late: float) -> bool:
-        """A wake-up that changed nothing was not written, so memory knows better than the store when one is due."""
+        """A wake-up that changed nothing was not written, so memory knows better than the store when one is due; one
+        that is under way is not missed."""
+        if self._workers.busy(rollout_id):
+            return False
         page = self._book.page(rollout_id)
         return page is None or page.due_at is None or page.due_at < late
 

@@ -15,6 +15,8 @@ from bot.rollout.model import Phase, Rollout
 FEW = 20
 WANTED = 100
 MOST = 1 / 15
+SAME = 1e-5
+"""What a moment may lie behind another and still be the same: sums of floats are not exact."""
 AT_ONCE = 64
 CARDS_PER_MINUTE = 25
 """Half of the edits that Slack takes; the other half is for what people act upon."""
@@ -25,8 +27,8 @@ def shared_moment(wake_at: float, every_s: float, active: int) -> float:
     """The moment (epoch seconds) at or soon after `wake_at` at which others look too; `wake_at` itself for a few."""
     if active < FEW:
         return wake_at
-    apart_s = every_s * min(MOST, WANTED / active)
-    return max(wake_at, ceil(wake_at / apart_s) * apart_s)
+    apart_s = every_s / ceil(max(1 / MOST, active / WANTED))
+    return ceil(wake_at / apart_s - SAME) * apart_s
 
 
 def card_every_s(active: int) -> float:

@@ -30,6 +30,8 @@ PATCH_TAKES_S = 1.0
 STALE_PREFLIGHT_S = 30.0
 UNSAVED_RETRY_S = 1.0
 PREFLIGHT_RETRY_S = 5.0
+PAUSE = 0.25
+"""Part of the time between two looks that lies between them at the least: a slow Prometheus gets no more questions."""
 SOONEST_S = 0.2
 """No rollout wakes itself more often than this, whatever is overdue."""
 CHAIN_LIMIT = 12
@@ -204,15 +206,23 @@ class Wake:
                 return
             await self._feed(page, begins)
             look = True
-        if page.rollout.phase not in LOOKED_AT or not (look or look_due(page.rollout, now)):
+        if page.rollout.phase not in LOOKED_AT or not (look or _look_due(page, now)):
             await self._feed(page, await self.measure.clocked(page.rollout))
             return
         again = True
         for _ in range(3):
             if not again or page.rollout.phase not in LOOKED_AT:
                 return
+            page.looked_at = self._begins(page)
             looked = await self.measure.look(page.rollout)
             again = await self._feed(page, replace(looked, card_every_s=card_every_s(len(self.book))))
+
+    def _begins(self, page: Page) -> float:
+        """When this look begins (epoch seconds): the moment it was due, so that it does not drift away from those that
+        it shares its questions with."""
+        now = self.world.clock.now()
+        due = page.due_at is not None and 0 <= now - page.due_at < page.rollout.rules.check_every_s
+        return page.due_at if page.due_at is not None and due else now
 
     async def _due(self, rollout: Rollout) -> Due | None:
         """Preflight once more for a start whose preflight is old; None when the API server cannot be asked now.
@@ -368,6 +378,8 @@ class Wake:
             now = self.world.clock.now()
             wake_at = page.wake_at if page.wake_at is not None else now + UNSAVED_RETRY_S
             wake_at = min(wake_at, now + UNSAVED_RETRY_S) if unsaved else wake_at
+            if rollout.phase in LOOKED_AT:
+                wake_at = min(wake_at, _next_look(page, now))
             if rollout.phase in LOOKED_AT and rollout.approval is None and not unsaved:
                 wake_at = shared_moment(wake_at, rollout.rules.check_every_s, len(self.book))
             page.due_at = max(wake_at, now + SOONEST_S)
@@ -387,6 +399,20 @@ class Wake:
             next_in_s=None if page.wake_at is None else round(page.wake_at - self.world.clock.now(), 1),
             saved=not unsaved,
         )
+
+
+def _look_due(page: Page, now: float) -> bool:
+    """Looks begin `check_every_s` apart, however long each takes: as if the last had been answered when it began."""
+    look = page.rollout.assessment
+    took_s = 0.0 if look is None or page.looked_at is None else max(0.0, look.at - page.looked_at)
+    return look_due(page.rollout, now + took_s)
+
+
+def _next_look(page: Page, now: float) -> float:
+    """When the next look begins (epoch seconds): in time, but with a pause after one that took very long."""
+    every_s = page.rollout.rules.check_every_s
+    begun_at = now if page.looked_at is None else page.looked_at
+    return max(begun_at + every_s, now + every_s * PAUSE)
 
 
 def _same_route(one: Target, other: Target) -> bool:

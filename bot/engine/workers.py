@@ -33,6 +33,10 @@ class Workers:
             return
         self._tasks[key] = asyncio.create_task(self._run(key), name=f"worker:{key}")
 
+    def busy(self, key: str) -> bool:
+        """The worker of a key is running."""
+        return key in self._tasks
+
     async def _run(self, key: str) -> None:
         try:
             while True:

@@ -1,9 +1,22 @@
-"""Looks that are near to each other come together."""
+"""Looks that are near to each other come together, in time, and a new holder's first ones one after the other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.engine.pace import FEW, MOST, WANTED, shared_moment
+from bot.analysis.samples import Query
+from bot.engine.pace import AT_ONCE, FEW, MOST, WANTED, card_every_s, first_looks, shared_moment
+from bot.rollout.draft import BOT
+from bot.rollout.events import CARD_EVERY_S
+from bot.rollout.handover import may_be_in_hand
+from bot.rollout.model import Bake, Direction, Phase, Rollout, Write
+from tests.engine.stage import stage
+from tests.engine.test_stories import started
+from tests.unit.rollout.world import rollout
 
 MOMENTS = st.floats(1.7e9, 1.9e9)
 
@@ -12,7 +25,7 @@ MOMENTS = st.floats(1.7e9, 1.9e9)
 def test_no_look_is_early_and_none_is_much_later(wake_at: float, every_s: float, active: int) -> None:
     """A look comes at its time or at most a fifteenth of the time between two looks after it."""
     at = shared_moment(wake_at, every_s, active)
-    assert wake_at <= at <= wake_at + MOST * every_s + 1e-6
+    assert wake_at - 1e-4 <= at <= wake_at + MOST * every_s + 1e-6
 
 
 def test_a_few_rollouts_look_at_their_own_time() -> None:
@@ -25,3 +38,80 @@ def test_many_looks_come_at_few_moments(offsets: list[float], active: int) -> No
     """However starts are spread, there are no more moments than fill a question each."""
     moments = {round(shared_moment(1_800_000_000.0 + offset, 15.0, active), 3) for offset in offsets}
     assert len(moments) <= active / WANTED + 2, (len(moments), active)
+
+
+@given(MOMENTS, st.integers(FEW, 20_000), st.integers(1, 50))
+def test_a_look_keeps_its_moment(wake_at: float, active: int, times: int) -> None:
+    """Looks that are 15 s apart do not slide to later moments, however often."""
+    at = first = shared_moment(wake_at, 15.0, active)
+    for _ in range(times):
+        at = shared_moment(at + 15.0, 15.0, active)
+    assert abs(at - first - times * 15.0) < 1e-3
+
+
+def test_cards_of_many_rollouts_stay_within_what_slack_takes() -> None:
+    """Few follow their numbers each half minute, all of 10,000 together at most 25 times a minute."""
+    assert card_every_s(5) == CARD_EVERY_S
+    assert 10_000 / card_every_s(10_000) * 60 <= 25
+
+
+async def test_looks_begin_as_often_as_the_catalog_says_however_long_they_take() -> None:
+    """Answers that take 0.6 s do not make a look each second one each 1.6 s."""
+    async with stage() as made:
+        begun: list[float] = []
+        ask = made.metrics.ask
+
+        async def slow(queries: Sequence[Query]) -> Mapping[Query, Any]:
+            if queries and "istio_requests_total" in queries[0].promql:
+                begun.append(made.clock.now())
+                made.clock.advance(0.6)
+            return await ask(queries)
+
+        await started(made, "10%:60s, 100%:60s")
+        await made.play(8, until=lambda: made.weights() == [10])
+        made.metrics.ask = slow  # type: ignore[method-assign]
+        await made.play(12)
+        gaps = [after - before for before, after in pairwise(begun)]
+        assert len(gaps) >= 10, begun
+        assert max(gaps) < 1.3, gaps
+
+
+def _baking(number: int, now: float) -> Rollout:
+    begun = rollout(steps="5%:4h, 100%:4h")
+    return begun.with_(
+        id=f"payments-{number:05d}",
+        phase=Phase.PROGRESSING,
+        step=0,
+        weight_percent=5,
+        marked=1,
+        touched=True,
+        rules=replace(begun.rules, check_every_s=15.0),
+        bake=Bake(confirmed_at=now - 60, arrived_at=now - 50, seen=True),
+    )
+
+
+def test_a_new_holder_looks_at_everything_within_one_round_the_urgent_first() -> None:
+    """10,000 are not looked at in the same moment; one on its way back and one with a raise in hand do not wait."""
+    now = 1_800_000_000.0
+    rollouts = [_baking(number, now) for number in range(10_000)]
+    rollouts[7_000] = rollouts[7_000].with_(phase=Phase.ROLLING_BACK)
+    raising = Write(100, 3, Direction.RAISE, "all gates pass", BOT, now, 1, 5)
+    rollouts[8_000] = rollouts[8_000].with_(write=raising)
+    at = {one.id: when for one, when in first_looks(rollouts, now)}
+    assert len(at) == 10_000
+    assert max(at.values()) <= now + 15 * (1 + MOST)
+    assert sum(when == now for when in at.values()) == AT_ONCE
+    assert at[rollouts[7_000].id] == at[rollouts[8_000].id] == now
+
+
+def test_a_raise_can_be_in_hand_where_one_was_saved_or_might_follow() -> None:
+    """Saved, asked for by people, or with the bake over; not in the middle of a bake."""
+    now = 1_800_000_000.0
+    baking = _baking(0, now)
+    assert not may_be_in_hand(baking, now)
+    raising = Write(100, 3, Direction.RAISE, "all gates pass", BOT, now, 1, 5)
+    assert all(
+        may_be_in_hand(baking.with_(**one), now) for one in ({"write": raising}, {"hurry": "step"}, {"override": "x"})
+    )
+    assert may_be_in_hand(baking, now + 4 * 3600)
+    assert may_be_in_hand(baking.with_(bake=Bake()), now)
