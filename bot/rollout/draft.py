@@ -61,9 +61,10 @@ class Draft:
         """Add a reply in the card's thread."""
         self.say(MessageKind.NOTE, text, detail=detail, tone=tone, urgent=urgent)
 
-    def answer(self, request: Request, text: str, *, tone: Tone = Tone.INFO) -> None:
-        """Answer the person who asked, and nobody else."""
-        self._messages.append(Message(MessageKind.ANSWER, text, tone=tone, urgent=True, reply=request.reply))
+    def answer(self, request: Request, text: str, *, tone: Tone = Tone.INFO, offer: str = "") -> None:
+        """Answer the person who asked, and nobody else; `offer` is the verb of a button to come with it."""
+        told = Message(MessageKind.ANSWER, text, tone=tone, urgent=True, reply=request.reply, offer=offer)
+        self._messages.append(told)
 
     def record(self, what: str, text: str, by: Actor, *, weight_percent: int | None = None) -> None:
         """Add a line to the history and to the audit, at the rollout's present weight unless another is given."""
@@ -126,8 +127,7 @@ class Draft:
         face_changed = _face(self.rollout) != _face(self.before)
         if face_changed and self.rollout.revision == self.before.revision:
             self.set(revision=self.before.revision + 1)
-        shown = face_changed or self.rollout.hold_reasons != self.before.hold_reasons
-        if shown or (
+        if face_changed or (
             self.now - self.rollout.card_at >= self.card_every_s and _numbers(self.rollout) != _numbers(self.before)
         ):
             self.set(card_at=self.now)
@@ -221,11 +221,14 @@ def _numbers(rollout: Rollout) -> tuple[object, ...]:
 
 
 def _durable(rollout: Rollout) -> Rollout:
-    """What may not be lost: not the words of a hold, nor what Prometheus can tell again, nor since when samples are
+    """What may not be lost: not a measurement that fails for a moment, which would have every record of a fleet saved
+    when Prometheus is away, not the words of a hold, nor what Prometheus can tell again, nor since when samples are
     fresh for this holder (the next has its own moment)."""
     tallies = tuple(tally for tally in rollout.tallies if tally.total)
-    holds = tuple(replace(hold, detail="") for hold in rollout.holds)
+    holds = tuple(replace(hold, detail="") for hold in rollout.holds if _shown(hold))
+    waits = rollout.phase is Phase.HOLDING and not holds
     return rollout.with_(
+        phase=Phase.PROGRESSING if waits else rollout.phase,
         assessment=None,
         evidence=(),
         fresh_after=0.0,

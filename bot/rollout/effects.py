@@ -77,7 +77,8 @@ class Message:
     """One thing to say: plain sentences, escaped where they are rendered.
 
     `urgent` goes first, `channel` "" is the rollout's. An ASK with `step` is an approval, without it a hold that
-    wants a person (drift, no-data, redeployed, stable-unhealthy).
+    wants a person (drift, no-data, redeployed, stable-unhealthy). `offer` is the verb of a button that comes with an
+    ANSWER, drawn for the state at its delivery.
     """
 
     kind: MessageKind
@@ -88,6 +89,7 @@ class Message:
     reply: Reply | None = None
     step: int | None = None
     channel: str = ""
+    offer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from bot.rollout.model import Direction, HoldReason, Phase, Rollout
 from bot.rollout.retreat import ANOTHER, end, ended_by_person, repin, roll_back, stable_cannot_carry, tried
 from bot.rollout.writes import begin_again
 
+_NOTHING_TO_ROLL_BACK = (Phase.SCHEDULED, Phase.ROLLING_BACK)
 _FIRST = "Nothing changed: it has not begun yet."
 
 
@@ -25,13 +26,14 @@ def stale(rollout: Rollout, request: Request) -> bool:
 
 
 def answer_stale(draft: Draft, request: Request) -> None:
-    """Say that a button is out of date."""
+    """Say that a button is out of date, and how it stands now; the way to 0 is one more click away."""
     rollout = draft.rollout
-    draft.answer(
-        request,
-        f"Nothing changed: that button was drawn for an earlier state. {rollout.id} is {rollout.phase.value} at "
-        f"{rollout.weight_percent}% now; please use the card as it is.",
-    )
+    held = f" ({'; '.join(hold.detail for hold in rollout.holds)})" if rollout.holds else ""
+    now = f"{rollout.id} is {rollout.phase.value} at {rollout.weight_percent}% now{held}"
+    offer = request.verb if request.verb == "rollback" and rollout.phase not in _NOTHING_TO_ROLL_BACK else ""
+    way_on = "if it is to go to 0 all the same, click here" if offer else "please use the card as it is"
+    text = f"Nothing changed: that button was drawn for an earlier state. {now}; {way_on}."
+    draft.answer(request, text, offer=offer)
 
 
 def ended(draft: Draft, request: Request) -> None:

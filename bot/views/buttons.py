@@ -37,6 +37,12 @@ def hold_buttons(rollout: Rollout) -> Block | None:
     return actions(*_ways_out(rollout), _roll_back(rollout))
 
 
+def offered(verb: str, rollout: Rollout) -> Block | None:
+    """The button that comes with an answer; None when there is none or it can do nothing any more."""
+    going = rollout.phase not in (Phase.SCHEDULED, Phase.ROLLING_BACK) and not rollout.phase.final
+    return actions(_roll_back(rollout)) if verb == "rollback" and going else None
+
+
 def _cancel(rollout: Rollout) -> Block:
     text = f"{_what(rollout)} has not begun. It will not start."
     return button(

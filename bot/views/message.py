@@ -5,7 +5,7 @@ from typing import assert_never
 from bot.rollout.effects import Message, MessageKind, Tone
 from bot.rollout.model import Phase, Rollout
 from bot.views.blocks import Block, Rendered, context, header, rendered, section
-from bot.views.buttons import approval_buttons, hold_buttons
+from bot.views.buttons import approval_buttons, hold_buttons, offered
 from bot.views.byhand import by_hand
 from bot.views.card import card
 from bot.views.escape import code, code_block, escape, mention
@@ -35,15 +35,17 @@ def render(message: Message, rollout: Rollout | None) -> Rendered:
             return final(message, rollout) if rollout else _plain(message)
         case MessageKind.NODE:
             return _node(message)
-        case MessageKind.NOTE | MessageKind.NOTICE | MessageKind.ANSWER:
+        case MessageKind.ANSWER:
+            return _plain(message, offered(message.offer, rollout) if rollout else None)
+        case MessageKind.NOTE | MessageKind.NOTICE:
             return _plain(message)
         case _:
             assert_never(message.kind)
 
 
-def _plain(message: Message) -> Rendered:
+def _plain(message: Message, buttons: Block | None = None) -> Rendered:
     told = f"{TONES[message.tone]} {escape(message.text, 2500)}"
-    return rendered(told, [section(told), _detail(message)])
+    return rendered(told, [section(told), _detail(message), buttons])
 
 
 def _detail(message: Message) -> Block | None:

@@ -287,6 +287,28 @@ async def test_a_stale_button_changes_nothing_and_says_so(slack_server: SlackSer
         assert (after.phase, after.holds, after.weight_percent) == (before.phase, before.holds, before.weight_percent)
 
 
+async def test_a_stale_roll_back_is_one_click_more(slack_server: SlackServer) -> None:
+    """It changes nothing, says how it stands now, and brings a button that is drawn for that."""
+    async with office(slack_server) as made:
+        name = await made.start()
+        card = await made.message(lambda message: message["text"].startswith("🐤 Progressing: payments v2 at 10%"))
+        await slack_server.act(
+            "click", user="U0ADA", channel="#payments", ts=card["ts"], action_id="rollback", stale=True
+        )
+        await made.answered("U0ADA", "that button was drawn for an earlier state")
+        assert made.stage.mesh.weights("payments") == (90, 10)
+        answer = await made.message(
+            lambda message: message["ephemeral_to"] == "U0ADA" and "click here" in message["text"]
+        )
+        assert f"{name} is Progressing at 10% now" in answer["text"]
+        await slack_server.act("click", user="U0ADA", channel="#payments", ts=answer["ts"], action_id="rollback")
+        for _ in range(100):
+            if made.stage.mesh.weights("payments") == (100, 0):
+                break
+            await made.play(0.2)
+        assert made.stage.mesh.weights("payments") == (100, 0)
+
+
 async def test_when_nobody_holds_the_lease_the_person_is_told(slack_server: SlackServer) -> None:
     """A request that no replica takes is kept, and the answer says so with the line that works by hand."""
     async with office(slack_server) as made:

@@ -1,6 +1,7 @@
 """The route changed, deleted, made again, or without anything behind it, in whichever phase: held and asked, never
 fought; and 0 where that is the only thing left that works."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -463,3 +464,19 @@ def test_a_new_holder_sees_what_happened_to_the_route_meanwhile() -> None:
     decision = world.step(TookOver(world.route.state()))
     assert not writes(decision)
     assert world.rollout.hold_reasons == {HoldReason.DRIFT}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_stale_roll_back_is_answered_with_a_fresh_one(scene: str) -> None:
+    """Rule 7 holds, and whoever is in a hurry reads how it stands and needs one click more."""
+    world = SCENES[scene]()
+    decision = world.ask("rollback", revision=1, step=0)
+    assert not writes(decision)
+    (answer,) = [message for message in decision.messages if message.kind is MessageKind.ANSWER]
+    assert f"is {world.rollout.phase.value} at {world.rollout.weight_percent}% now" in answer.text
+    (button,) = [one for block in render(answer, world.rollout).blocks for one in block.get("elements", ())]
+    pointer = json.loads(button["value"])
+    assert (button["action_id"], pointer["revision"]) == ("rollback", world.rollout.revision)
+    world.ask("rollback", revision=pointer["revision"], step=pointer["step"])
+    assert world.rollout.phase is Phase.ROLLED_BACK
+    assert not [one for block in render(answer, world.rollout).blocks for one in block.get("elements", ())]

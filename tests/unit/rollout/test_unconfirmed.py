@@ -1,8 +1,9 @@
 """A raise whose reply was lost, and a roll back before anybody could read the route."""
 
-from bot.rollout.events import Request, RouteGone, WriteFailed
+from bot.rollout.events import Request, RouteGone, TookOver, WriteFailed
 from bot.rollout.machine import decide
-from bot.rollout.model import Direction, Write
+from bot.rollout.model import Direction, Phase, Write
+from bot.rollout.route import Mark, RouteState
 from tests.fixtures.rollouts import ADA, NOW, rollout
 
 RAISE = Write(100, 4, Direction.RAISE, "all gates pass", ADA, NOW + 60, step=1, from_percent=5)
@@ -29,3 +30,19 @@ def test_a_raise_whose_route_went_away_may_have_landed() -> None:
     gone = decide(rollout(write=RAISE, holds=()), RouteGone("the VirtualService is not there"), NOW + 61)
     assert 100 in [line.weight_percent for line in gone.audit]
     assert any("5% or 100%" in message.text for message in gone.messages)
+
+
+def test_a_raise_in_hand_that_others_have_written_over_may_have_landed() -> None:
+    """Two more holders could save nothing of what they did: the next one knows the raise, and finds the route at 0."""
+    mark = Mark("payments-7f3a", 9, 0, Phase.ROLLED_BACK.value, reason="Ada asked for it.")
+    over = decide(rollout(write=RAISE, holds=()), TookOver(RouteState("uid-1", "12", 100, 0, mark=mark)), NOW + 90)
+    assert over.rollout.phase is Phase.ROLLED_BACK
+    assert 100 in [line.weight_percent for line in over.audit]
+    assert any(message.text.startswith("100% may have been on the route") for message in over.messages)
+
+
+def test_a_raise_in_hand_that_nobody_has_written_over_is_read_from_the_route() -> None:
+    """The route still has the mark from before it: it did not land, and nothing says that it may have."""
+    mark = Mark("payments-7f3a", 3, 5, Phase.PROGRESSING.value)
+    over = decide(rollout(write=RAISE, holds=()), TookOver(RouteState("uid-1", "12", 95, 5, mark=mark)), NOW + 90)
+    assert not any("may have been" in message.text for message in over.messages)
