@@ -322,23 +322,33 @@ class Engine:
             self._paging.send(Page(f"{key}:broken", summary, detail))
 
     def keep_running(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """A task that is started again when it fails: no failure may end the engine's loops."""
+        """A task that is started again when it fails: no failure may end the engine's loops. People are paged when it
+        keeps failing, and told when it has run steadily since."""
+
+        async def steady() -> None:
+            await self._world.clock.sleep(STEADY_S)
+            summary = f"canary-bot does this part of its work again: {name}"
+            self._paging.send(Page(f"loop:{name}", summary, resolved=True))
 
         async def again() -> None:
             failures = 0
             while True:
                 begun = self._world.clock.monotonic()
+                resolving = asyncio.create_task(steady()) if failures >= BROKEN_AFTER else None
                 try:
                     await run()
                 except Exception as error:
                     self._world.telemetry.failed("loop-failed", error, loop=name)
                     self._world.telemetry.count("loop_failures", loop=name)
-                    failures = 1 if self._world.clock.monotonic() - begun > STEADY_S else failures + 1
+                    failures = 1 if self._world.clock.monotonic() - begun >= STEADY_S else failures + 1
                     if failures == BROKEN_AFTER:
                         summary = f"canary-bot fails to do a part of its work: {name}"
                         times = f"{type(error).__name__} {failures} times in a row"
                         detail = f"{times}; see the log. Every card has the line to 0 by hand."
                         self._paging.send(Page(f"loop:{name}", summary, detail))
+                finally:
+                    if resolving is not None:
+                        resolving.cancel()
                 await self._world.clock.sleep(RESTART_S)
 
         return asyncio.create_task(again(), name=f"engine:{name}")
