@@ -24,8 +24,8 @@ class Page:
 
     `taken_over` says that this holder has fenced it, `unsure` is a save whose reply was lost, `answered` are requests
     that were decided but are still in the inbox, `due_at` is when the timeline rings next, `looked_at` when the last
-    look began, `inbox_read` says that the inbox was read once since it was opened. A `closed` page is no longer in the
-    book and never saved again.
+    look began, `inbox_read` says that the inbox was read once since it was opened, `told` stands for what the log was
+    told last. A `closed` page is no longer in the book and never saved again.
     """
 
     rollout: Rollout
@@ -40,6 +40,7 @@ class Page:
     due_at: float | None = None
     inbox_read: bool = False
     looked_at: float | None = None
+    told: int | None = None
 
     def turn(self, decision: Decision) -> None:
         """Take over a decision; it stays unsaved until `saved`."""

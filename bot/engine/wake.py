@@ -385,6 +385,14 @@ class Wake:
             page.due_at = max(wake_at, now + SOONEST_S)
             self.world.timeline.at(rollout.id, page.due_at)
         self.world.telemetry.observe("wake_seconds", self.world.clock.monotonic() - started)
+        told = _told(rollout)
+        if page.told != told or unsaved:
+            page.told = told
+            self._tell(page, saved=not unsaved)
+
+    def _tell(self, page: Page, *, saved: bool) -> None:
+        """The line of a wake-up after which something is otherwise than after the last: thousands are not."""
+        rollout = page.rollout
         self.world.telemetry.line(
             "wake",
             rollout=rollout.id,
@@ -396,9 +404,15 @@ class Wake:
             verdicts={report.gate: report.verdict.value for report in rollout.assessment.reports}
             if rollout.assessment
             else {},
-            next_in_s=None if page.wake_at is None else round(page.wake_at - self.world.clock.now(), 1),
-            saved=not unsaved,
+            next_in_s=None if page.due_at is None else round(page.due_at - self.world.clock.now(), 1),
+            saved=saved,
         )
+
+
+def _told(rollout: Rollout) -> int:
+    """What a line would say of a rollout, as a number to compare."""
+    verdicts = tuple(report.verdict for report in rollout.assessment.reports) if rollout.assessment else ()
+    return hash((rollout.phase, rollout.revision, rollout.hold_reasons, verdicts))
 
 
 def _look_due(page: Page, now: float) -> bool:
