@@ -1,6 +1,6 @@
 """What a former holder may still send when another takes a rollout over."""
 
-from bot.rollout.model import Rollout
+from bot.rollout.model import HoldReason, Rollout
 
 APART_S = 5.0
 """How far the clocks of two holders may be apart."""
@@ -12,8 +12,11 @@ def may_be_in_hand(rollout: Rollout, now: float) -> bool:
     Every raise is saved before it is sent, with a token that the store no longer takes once there is a newer one. So a
     record read after the lease was gained shows every raise that may still come, as its `write`. Where the store has
     lost its last second (a fail-over) the record is a little older: then a raise can have followed from it where the
-    bake may have been over, or people had asked to go on without it.
+    bake may have been over, or people had asked to go on without it. A record that was rebuilt from a mark shows
+    nothing of what was saved before the store lost it all.
     """
+    if HoldReason.RECOVERED in rollout.hold_reasons:
+        return True
     if rollout.write is not None or rollout.hurry or rollout.override or rollout.approval is not None:
         return True
     confirmed_at = rollout.bake.confirmed_at

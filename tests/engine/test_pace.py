@@ -13,7 +13,7 @@ from bot.engine.pace import AT_ONCE, FEW, MOST, WANTED, card_every_s, first_look
 from bot.rollout.draft import BOT
 from bot.rollout.events import CARD_EVERY_S
 from bot.rollout.handover import may_be_in_hand
-from bot.rollout.model import Bake, Direction, Phase, Rollout, Write
+from bot.rollout.model import Bake, Direction, HoldReason, Phase, Rollout, Write
 from tests.engine.stage import stage
 from tests.engine.test_stories import started
 from tests.unit.rollout.world import rollout
@@ -105,7 +105,7 @@ def test_a_new_holder_looks_at_everything_within_one_round_the_urgent_first() ->
 
 
 def test_a_raise_can_be_in_hand_where_one_was_saved_or_might_follow() -> None:
-    """Saved, asked for by people, or with the bake over; not in the middle of a bake."""
+    """Saved, asked for by people, with the bake over, or from before the store was lost; not in mid-bake."""
     now = 1_800_000_000.0
     baking = _baking(0, now)
     assert not may_be_in_hand(baking, now)
@@ -115,3 +115,4 @@ def test_a_raise_can_be_in_hand_where_one_was_saved_or_might_follow() -> None:
     )
     assert may_be_in_hand(baking, now + 4 * 3600)
     assert may_be_in_hand(baking.with_(bake=Bake()), now)
+    assert may_be_in_hand(baking.with_(hold_reasons=frozenset({HoldReason.RECOVERED})), now)
