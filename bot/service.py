@@ -1,6 +1,7 @@
 """Run the bot: start everything in order, and on SIGTERM drain it in the opposite one."""
 
 import asyncio
+import faulthandler
 import signal
 
 from bot.bootstrap import Bot, build
@@ -9,6 +10,9 @@ from bot.settings import Settings
 
 CATALOG_POLL_S = 5.0
 DRAIN_S = 8.0
+CANCELLED_WITHIN_S = 1.0
+HANGS_AFTER_S = 28.0
+"""A stop takes no longer, whatever hangs: then the process says where, and ends. Kubernetes waits for 30 s."""
 
 
 async def run(settings: Settings) -> int:
@@ -31,11 +35,12 @@ async def run(settings: Settings) -> int:
     try:
         await start(bot)
         await stopped.wait()
+        faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
         bot.telemetry.line("stopping")
     finally:
         for task in (watch, opening):
             task.cancel()
-        await asyncio.gather(watch, opening, return_exceptions=True)
+        await asyncio.wait((watch, opening), timeout=CANCELLED_WITHIN_S)
         await stop(bot)
     return 0
 
