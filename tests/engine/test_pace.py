@@ -13,7 +13,7 @@ from bot.engine.pace import AT_ONCE, FEW, MOST, WANTED, card_every_s, first_look
 from bot.rollout.draft import BOT
 from bot.rollout.events import CARD_EVERY_S
 from bot.rollout.handover import may_be_in_hand
-from bot.rollout.model import Bake, Direction, HoldReason, Phase, Rollout, Write
+from bot.rollout.model import Bake, Direction, Hold, HoldReason, Phase, Rollout, Write
 from tests.engine.stage import stage
 from tests.engine.test_stories import started
 from tests.unit.rollout.world import rollout
@@ -115,4 +115,4 @@ def test_a_raise_can_be_in_hand_where_one_was_saved_or_might_follow() -> None:
     )
     assert may_be_in_hand(baking, now + 4 * 3600)
     assert may_be_in_hand(baking.with_(bake=Bake()), now)
-    assert may_be_in_hand(baking.with_(hold_reasons=frozenset({HoldReason.RECOVERED})), now)
+    assert may_be_in_hand(baking.with_(holds=(Hold(HoldReason.RECOVERED, now, "", BOT),)), now)
