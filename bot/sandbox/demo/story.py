@@ -117,7 +117,7 @@ async def _until_final(clients: Clients, told: Told, each: Callable[[], Awaitabl
         if told.mark.get("phase") in ("Promoted", "RolledBack"):
             told.ended_at = told.ended_at or time.time()
             await _collect(clients, told)
-            if any(_says_the_end(message, told.mark["phase"]) for message in told.messages):
+            if _all_say_the_end(told.messages, told.mark["phase"]):
                 return
         if time.monotonic() > deadline:
             await _collect(clients, told)
@@ -135,9 +135,13 @@ async def _collect(clients: Clients, told: Told) -> None:
     ]
 
 
-def _says_the_end(message: Json, phase: str) -> bool:
+def _all_say_the_end(messages: list[Json], phase: str) -> bool:
+    """Whether the card says it and a reply to it, and, of a roll back, a message of its own in the channel."""
     word = "promoted" if phase == "Promoted" else "rolled back"
-    return bool(message["thread_ts"]) and word in message["text"].lower()
+    public = [message for message in messages if not message["ephemeral_to"]]
+    replies = [word in message["text"].lower() for message in public if message["thread_ts"]]
+    card, *others = [word in message["text"].lower() for message in public if not message["thread_ts"]] or [False]
+    return card and any(replies) and (phase == "Promoted" or any(others))
 
 
 async def _weights(clients: Clients, told: Told) -> list[Json]:
