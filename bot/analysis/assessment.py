@@ -150,6 +150,7 @@ def _look(
     ahead_s = skew_s if skew_s > 1 else 0.0
     interval_s = measured[0].interval_s if measured else 0.0
     arrived_at = rollout.bake.arrived_at
+    past = any(against_yesterday(spec) for spec in rollout.gates)
     begin = memory.begin(begin_at) if memory else None
     if memory:
         memory.behind(skew_s)
@@ -166,8 +167,8 @@ def _look(
         stable_pods=stable_pods,
         pinned_pods=pinned_pods,
         queries={REQUESTS: requests_query, BUCKETS: buckets_query},
-        past_traffic=_sorted(sort_requests, rollout, past_found(REQUESTS, rollout, answers)),
-        past_latencies=_sorted(sort_latencies, rollout, past_found(BUCKETS, rollout, answers)),
+        past_traffic=_sorted(sort_requests, rollout, past_found(REQUESTS, rollout, answers)) if past else None,
+        past_latencies=_sorted(sort_latencies, rollout, past_found(BUCKETS, rollout, answers)) if past else None,
         nodes=nodes,
     )
 

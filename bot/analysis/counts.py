@@ -32,11 +32,9 @@ class Counter:
 
     def increase(self, begin: float, end: float) -> float:
         """Counted after the last sample at or before `begin`, up to `end` (epoch seconds)."""
-        return self._total(end) - self._total(begin)
-
-    def _total(self, at: float) -> float:
-        index = bisect_right(self.times, at)
-        return self.totals[index - 1] if index else 0.0
+        times, totals = self.times, self.totals
+        first, last = bisect_right(times, begin), bisect_right(times, end)
+        return (totals[last - 1] if last else 0.0) - (totals[first - 1] if first else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What each reporter shows in each window, and which of these findings a gate reports: the worst one that counts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bot.analysis.counts import Counted
@@ -17,20 +17,28 @@ _WHERE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One reporter's view of one window; `detail` is a sentence without its end, `badness` orders like with like.
+class Told:
+    """What a finding says to people: `detail` is a sentence without its end."""
 
-    `doubtful` says that much speaks against the release without deciding it, `bound` is the limit as a bad fraction.
+    detail: str
+    value: float | None
+    stable_value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One reporter's view of one window; `badness` orders like with like.
+
+    `tell` works out what only the finding that is reported needs. `doubtful` says that much speaks against the release
+    without deciding it, `bound` is the limit as a bad fraction.
     """
 
     verdict: Verdict
-    detail: str
+    tell: Callable[[], Told]
     reporter: str
     window: Window
-    value: float | None
     samples: int
     badness: float
-    stable_value: float | None = None
     stable_samples: int | None = None
     newest_at: float | None = None
     deciding: bool = False
@@ -105,13 +113,14 @@ def cannot_measure(
 
 def reported(look: Look, spec: GateSpec, finding: Finding, counted: Counted, needed: int, **more: object) -> GateReport:
     """The gate's report of its worst finding."""
+    told = finding.tell()
     warned = f" Prometheus warns: {'; '.join(counted.warnings)}." if counted.warnings else ""
     return look.report(
         spec,
         finding.verdict,
-        f"{finding.detail}.{warned}",
-        value=finding.value,
-        stable_value=finding.stable_value,
+        f"{told.detail}.{warned}",
+        value=told.value,
+        stable_value=told.stable_value,
         samples=finding.samples,
         stable_samples=finding.stable_samples,
         needed_samples=needed,

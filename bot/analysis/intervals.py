@@ -15,6 +15,8 @@ from bot.analysis.requests import Outcome, Traffic, Whose
 from bot.analysis.statistics import Interval
 
 NEAR = 0.75
+KEPT = 64
+"""Sets of rows remembered of one service: relative limits move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +31,28 @@ class Row:
 
 def error_rows(traffic: Traffic, reporter: str, canary: frozenset[Whose], stable: frozenset[Whose]) -> list[Row]:
     """Rows whose bad requests are errors; requests whose client left are in none."""
-    return [
-        Row(line.counter, line.whose in canary, 1.0, float(line.outcome is Outcome.ERROR))
-        for line in traffic.lines
-        if line.reporter == reporter
-        and line.outcome is not Outcome.ABORTED
-        and (line.whose in canary or line.whose in stable)
-    ]
+    key = (reporter, canary, stable)
+    rows: list[Row] | None = traffic.kept.get(key)
+    if rows is None:
+        rows = traffic.kept[key] = [
+            Row(line.counter, line.whose in canary, 1.0, float(line.outcome is Outcome.ERROR))
+            for line in traffic.lines
+            if line.reporter == reporter
+            and line.outcome is not Outcome.ABORTED
+            and (line.whose in canary or line.whose in stable)
+        ]
+    return rows
 
 
 def latency_rows(
     latencies: Latencies, reporter: str, limit_ms: float, canary: frozenset[Whose], stable: frozenset[Whose]
 ) -> list[Row]:
     """Rows whose bad requests are slower than the limit: all requests less those in the buckets up to it."""
-    rows = []
+    key = (reporter, limit_ms, canary, stable)
+    known: list[Row] | None = latencies.kept.get(key)
+    if known is not None:
+        return known
+    rows: list[Row] = []
     for side in canary | stable:
         buckets = latencies.groups.get((reporter, side), ())
         weights = _weights(tuple(sorted({bound for bound, _ in buckets})), limit_ms)
@@ -51,6 +61,8 @@ def latency_rows(
             for bound, counter in buckets
             if weights.get(bound) is not None
         ]
+    if len(latencies.kept) < KEPT:
+        latencies.kept[key] = rows
     return rows
 
 
@@ -65,6 +77,8 @@ def cut(
         return []
     edges = [since, *_edges(rows, since, until, interval_s)]
     count = len(edges) - 1
+    if count == 1 and not others:
+        return [_whole(rows, since, until)]
     requests, bad, stable_requests, stable_bad = ([0.0] * count for _ in range(4))
     for row in rows:
         _add(row, edges, *((requests, bad) if row.canary else (stable_requests, stable_bad)))
@@ -80,6 +94,33 @@ def cut(
         )
         for index in range(count)
     ]
+
+
+def _whole(rows: Sequence[Row], since: float, until: float) -> Interval:
+    """The one interval between two moments."""
+    requests = bad = stable_requests = stable_bad = 0.0
+    times: Sequence[float] = ()
+    first = last = 0
+    for row in rows:
+        counter = row.counter
+        if counter.times is not times:
+            times = counter.times
+            first, last = bisect_right(times, since), bisect_right(times, until)
+        totals = counter.totals
+        more = (totals[last - 1] if last else 0.0) - (totals[first - 1] if first else 0.0)
+        if row.canary:
+            requests += row.requests * more
+            bad += row.bad * more
+        else:
+            stable_requests += row.requests * more
+            stable_bad += row.bad * more
+    return Interval(
+        until - since,
+        requests,
+        min(max(bad, 0.0), requests),
+        stable_requests,
+        min(max(stable_bad, 0.0), stable_requests),
+    )
 
 
 def _add(row: Row, edges: Sequence[float], requests: list[float], bad: list[float]) -> None:
@@ -101,8 +142,12 @@ def _add(row: Row, edges: Sequence[float], requests: list[float], bad: list[floa
 def _edges(rows: Iterable[Row], since: float, until: float, interval_s: float) -> list[float]:
     """Moments of scrapes, those left out that follow within three quarters of an interval; `until` at the end."""
     moments: set[float] = set()
+    former: Sequence[float] = ()
     for row in rows:
         times = row.counter.times
+        if times is former:
+            continue
+        former = times
         moments.update(times[bisect_right(times, since) : bisect_right(times, until)])
     edges: list[float] = []
     last = since

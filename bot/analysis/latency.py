@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf, isinf
+from typing import Any
 
 from bot.analysis.counts import Counted, Counter
 from bot.analysis.requests import Whose, whose
@@ -86,12 +87,14 @@ class Latencies:
     """All counted bucket series of a service, by reporter and side.
 
     Where only the buckets around the limit are counted from look to look, `shown` has all of them, and may be older: it
-    is what quantiles are read from. The fraction above the limit is exact either way.
+    is what quantiles are read from. The fraction above the limit is exact either way. `kept` is what was worked out of
+    these groups before; it goes on to the next look while the groups are the same.
     """
 
     groups: Mapping[tuple[str, Whose], tuple[tuple[float, Counter], ...]]
     counted: Counted
     shown: Shown | None = None
+    kept: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def histogram(self, begin: float, end: float, reporter: str, side: Whose) -> Histogram:
         """Requests completed after `begin` up to `end`, by latency."""

@@ -184,6 +184,8 @@ def coverage_question(rollout: Rollout, now: float) -> Query | None:
 
 def coverage_found(rollout: Rollout, answers: Answers) -> Answer | None:
     """The longest answer to a question about moments of samples, None when there is none."""
+    if not any(query.promql.startswith("max(timestamp(") for query in answers):
+        return None
     for rung in reversed(LONG):
         answer = answers.get(_moments(rollout.target, rung))
         if isinstance(answer, Answer):

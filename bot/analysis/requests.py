@@ -1,9 +1,10 @@
 """Requests by side, reporter and outcome, from `istio_requests_total` and its oddities."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import sqrt
+from typing import Any
 
 from bot.analysis.counts import Counted, Counter
 from bot.rollout.model import Side, Target
@@ -75,28 +76,47 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """All counted requests of a service, to be cut into windows."""
+    """All counted requests of a service, to be cut into windows.
+
+    `kept` is what was worked out of these lines before; it goes on to the next look while the lines are the same.
+    """
 
     lines: tuple[Line, ...]
     counted: Counted
+    kept: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def tally(self, begin: float, end: float, reporter: str) -> dict[Whose, Tally]:
         """Requests after `begin` up to `end` as one reporter saw them, by side."""
-        sums: dict[tuple[Whose, Outcome], float] = {}
-        for line in self.lines:
-            if line.reporter == reporter:
-                key = (line.whose, line.outcome)
-                sums[key] = sums.get(key, 0.0) + line.counter.increase(begin, end)
-        return {
-            whose: Tally(*(sums.get((whose, outcome), 0.0) for outcome in Outcome))
-            for whose in Whose
-            if any((whose, outcome) in sums for outcome in Outcome)
-        }
+        sides = self.kept.get(reporter)
+        if sides is None:
+            sides = self.kept[reporter] = tuple(self._sides(reporter))
+        return {side: _tallied(rows, begin, end) for side, rows in sides}
+
+    def _sides(self, reporter: str) -> Iterator[tuple[Whose, tuple[tuple[int, Counter], ...]]]:
+        """The counters that one reporter has of each side, with the places of their outcomes in a tally."""
+        for side in Whose:
+            rows = tuple(
+                (_PLACES[line.outcome], line.counter)
+                for line in self.lines
+                if line.reporter == reporter and line.whose is side
+            )
+            if rows:
+                yield side, rows
 
     def newest(self, reporter: str, *sides: Whose) -> float | None:
         """Newest sample of these sides' series at a reporter, epoch seconds on Prometheus' clock."""
         times = [line.counter.times[-1] for line in self.lines if line.reporter == reporter and line.whose in sides]
         return max(times, default=None)
+
+
+_PLACES = {outcome: place for place, outcome in enumerate(Outcome)}
+
+
+def _tallied(rows: tuple[tuple[int, Counter], ...], begin: float, end: float) -> Tally:
+    numbers = [0.0, 0.0, 0.0]
+    for place, counter in rows:
+        numbers[place] += counter.increase(begin, end)
+    return Tally(*numbers)
 
 
 def outcome(labels: Mapping[str, str]) -> Outcome:

@@ -39,6 +39,9 @@ equally weighed, for those that begin later. Chosen by simulation (`make bench`)
 small ones, which cost the others next to nothing, for small effects at many requests."""
 
 LATE_SHARE = 0.4
+_LOG_WEIGHTS = tuple(log(1 - LATE_SHARE) + log(weight) for weight in WHOLE_WEIGHTS)
+_LOG_LATE = log(LATE_SHARE)
+_LOG_LATE_EACH = log(LATE_SHARE) - log(len(LATE))
 WITHIN_HORIZON = 0.5
 KEPT = 0.8
 TOGETHER = 4
@@ -95,14 +98,8 @@ class Evidence:
     def log_e(self) -> float:
         """Logarithm of the e-process; FAIL at `log(1 / alpha)`."""
         to_come = log1p(-self.spent) if self.spent < 1 else -inf
-        return _log_sum(
-            (
-                log(1 - LATE_SHARE)
-                + _log_sum(log(weight) + one for weight, one in zip(WHOLE_WEIGHTS, self.whole, strict=True)),
-                log(LATE_SHARE) - log(len(LATE)) + _log_sum(self.late),
-                log(LATE_SHARE) + to_come,
-            )
-        )
+        whole = _log_sum([weight + one for weight, one in zip(_LOG_WEIGHTS, self.whole, strict=True)])
+        return _log_sum((whole, _LOG_LATE_EACH + _log_sum(self.late), _LOG_LATE + to_come))
 
     def fails(self, alpha: float) -> bool:
         """The evidence against the release has reached 1/alpha."""
@@ -119,18 +116,21 @@ def against_limit(
 
     `horizon_s` is how long the rollout is expected to bake in all, `began_s` how much of it lies before these.
     """
-    whole, late = _Walk(evidence.whole), _Walk(evidence.late)
+    whole: Sequence[float] = evidence.whole
+    late: Sequence[float] = evidence.late
     whole_factors, late_factors = _factors(limit, WHOLE), _factors(limit, LATE)
     spent, at = evidence.spent, began_s
     for interval in intervals:
         begun = begins(at, at + interval.seconds, horizon_s)
         at += interval.seconds
-        spent += begun
-        well = interval.requests - interval.bad
-        late.begin(begun)
-        whole.step(interval.bad * bad + well * good for bad, good in whole_factors)
-        late.step(interval.bad * bad + well * good for bad, good in late_factors)
-    return Evidence(tuple(whole.logs), tuple(late.logs), min(1.0, spent))
+        failed = interval.bad
+        well = interval.requests - failed
+        if begun > 0:
+            spent += begun
+            late = _begun_now(late, begun)
+        whole = [one + failed * bad + well * good for one, (bad, good) in zip(whole, whole_factors, strict=True)]
+        late = [one + failed * bad + well * good for one, (bad, good) in zip(late, late_factors, strict=True)]
+    return Evidence(tuple(whole), tuple(late), min(1.0, spent))
 
 
 def against_stable(
@@ -293,13 +293,14 @@ class _Walk:
     def begin(self, part: float) -> None:
         """Give every alternative some more weight that begins now."""
         if part > 0:
-            self.logs = [_log_sum((one, log(part))) for one in self.logs]
+            self.logs = _begun_now(self.logs, part)
 
     def step(self, factors: Iterable[float]) -> None:
         """Multiply by the likelihood ratios of an interval (logarithms)."""
         self.logs = [one + factor for one, factor in zip(self.logs, factors, strict=True)]
 
 
+@lru_cache(maxsize=256)
 def _prices(alpha: float) -> tuple[float, ...]:
     """What the logarithm of each alternative since the first request has to reach by itself."""
     return tuple(-log(alpha) - log(1 - LATE_SHARE) - log(weight) for weight in WHOLE_WEIGHTS)
@@ -333,9 +334,17 @@ def _log_beta(first: float, second: float) -> float:
     return lgamma(first) + lgamma(second) - lgamma(first + second)
 
 
-def _log_sum(logs: Iterable[float]) -> float:
-    values = tuple(logs)
-    top = max(values)
+def _begun_now(logs: Iterable[float], part: float) -> list[float]:
+    """Every alternative with some more weight that begins now."""
+    more = log(part)
+    return [one + log1p(exp(more - one)) if one > more else more + log1p(exp(one - more)) for one in logs]
+
+
+def _log_sum(logs: Sequence[float]) -> float:
+    top = max(logs)
     if top == -inf:
         return -inf
-    return top + log(sum(exp(value - top) for value in values))
+    total = 0.0
+    for one in logs:
+        total += exp(one - top)
+    return top + log(total)

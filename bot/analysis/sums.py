@@ -6,7 +6,7 @@ Prometheus' time, a little in the past; those of two looks meet, so nothing is c
 lost. What happened between two moments is one interval, and pods are not told apart.
 
 Of the latency buckets only those are asked for that the limit needs: the bounds around it and the highest. All buckets,
-for the p99 that people read, are asked for every two minutes, and at every look while that gate does not pass.
+for the p99 that people read, are asked for every four minutes, and at every look while that gate does not pass.
 """
 
 from array import array
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import ceil, floor
+from sys import intern
+from typing import Any
 
 from bot.analysis.counts import Counted, Counter
 from bot.analysis.latency import Latencies, Shown, bound_of
@@ -30,7 +32,7 @@ OUTCOMES = ("response_code", "response_flags", "grpc_response_status", "request_
 SETTLES_S = 3.0
 BETWEEN_S = 60.0
 BEHIND_S = 2.0
-SHOWN_EVERY_S = 120.0
+SHOWN_EVERY_S = 240.0
 POINTS = 16
 SAMPLED = 128
 BEGINS_WITHIN_S = 5.0
@@ -95,6 +97,8 @@ class Sums:
         "_bounds",
         "_counters",
         "_groups",
+        "_kept",
+        "_known",
         "_lines",
         "_seen",
         "_shown",
@@ -129,6 +133,8 @@ class Sums:
         self._texts: tuple[str, ...] = ()
         self._bounds: frozenset[float] | None = None
         self._shown: Shown | None = None
+        self._kept: dict[object, Any] = {}
+        self._known: dict[int, array[float] | None] = {}
         self._lines: tuple[Line, ...] | None = None
         self._groups: Mapping[Side, tuple[tuple[float, Counter], ...]] | None = None
 
@@ -176,7 +182,7 @@ class Sums:
         """Add the answers. Without any sample lately nothing is known, and the next look asks again."""
         for one, answer in zip(asked, answers, strict=True):
             self.server_time, self.warnings = answer.server_time, answer.warnings
-            newest = max((row.points[-1][1] for row in answer.series if "reporter" not in row.labels), default=None)
+            newest = max([row.points[-1][1] for row in answer.series if len(row.labels) == 1], default=None)
             if newest is None:
                 continue
             if self.buckets and one.whole:
@@ -195,30 +201,41 @@ class Sums:
         else:
             times.append(at)
             for counter in self._counters.values():
-                totals = counter.totals
-                totals.append(totals[-1])  # type: ignore[attr-defined]
-        buckets, kept, counters = self.buckets, self._bounds, self._counters
+                counter.totals.append(counter.totals[-1])  # type: ignore[attr-defined]
+        known = self._known
         for row in answer.series:
             labels = row.labels
-            value = row.points[-1][1]
-            reporter = labels.get("reporter")
-            if reporter is None or value != value:
-                continue
-            kind: Kind
-            if buckets:
-                bound = bound_of(labels.get("le", ""))
-                if bound is None or (kept is not None and bound not in kept):
-                    continue
-                kind = (reporter, self._whose(labels), bound)
-            else:
-                kind = (reporter, self._whose(labels), outcome_of(labels))
-            counter = counters.get(kind) or self._new(kind)
-            counter.totals[-1] += value  # type: ignore[index]
+            name = hash((*labels, *labels.values()))
+            try:
+                totals = known[name]
+            except KeyError:
+                totals = known[name] = self._totals(labels)
+            if totals is not None and (value := row.points[-1][1]) == value:
+                totals[-1] += value
+
+    def _totals(self, labels: Mapping[str, str]) -> "array[float] | None":
+        """Where a row of an answer is added to, None when it is about nothing that is kept."""
+        reporter = labels.get("reporter")
+        if reporter is None:
+            return None
+        kind: Kind
+        if self.buckets:
+            bound = bound_of(labels.get("le", ""))
+            if bound is None or (self._bounds is not None and bound not in self._bounds):
+                return None
+            kind = (intern(reporter), self._whose(labels), bound)
+        else:
+            kind = (intern(reporter), self._whose(labels), outcome_of(labels))
+        counter = self._counters.get(kind) or self._new(kind)
+        totals = counter.totals
+        assert isinstance(totals, array)
+        return totals
 
     def _new(self, kind: Kind) -> Counter:
         made = Counter({}, self.times, array("d", bytes(8 * len(self.times))))
         self._counters[kind] = made
         self._lines = self._groups = None
+        self._kept = {}
         return made
 
     def _whose(self, labels: Mapping[str, str]) -> Whose:
@@ -245,26 +262,33 @@ class Sums:
 
     def _show(self, one: Asked, answer: Answer, begin: float) -> None:
         """Add all buckets to what is shown of the present weight, and learn which bounds there are."""
-        rows = [
-            (labels["reporter"], self._whose(labels), bound, row.points[-1][1])
-            for row in answer.series
-            if "reporter" in (labels := row.labels) and (bound := bound_of(labels.get("le", ""))) is not None
-        ]
         self._learn(answer)
-        bounds = tuple(sorted({bound for _, _, bound, _ in rows}))
         shown = self._shown
-        if shown is None or shown.begin + BEGINS_WITHIN_S < begin or (bounds and shown.bounds != bounds):
-            shown = self._shown = Shown(max(begin, one.since), one.until, bounds)
+        if shown is None or shown.begin + BEGINS_WITHIN_S < begin:
+            shown = self._shown = Shown(max(begin, one.since), one.until, shown.bounds if shown else ())
         if one.until <= begin:
             return
         shown.until = one.until
-        places = {bound: index for index, bound in enumerate(shown.bounds)}
-        for reporter, side, bound, value in rows:
-            if value == value:
-                totals = shown.sides.get((reporter, side))
-                if totals is None:
-                    totals = shown.sides[reporter, side] = array("d", bytes(8 * len(shown.bounds)))
-                totals[places[bound]] += value
+        rows = [(row.labels, row.points[-1][1]) for row in answer.series if len(row.labels) > 1]
+        bounds = {bound_of(labels.get("le", "")) for labels, _ in rows}
+        if not bounds.issubset(shown.bounds):
+            known = {bound for bound in bounds if bound is not None}
+            shown = self._shown = Shown(max(begin, one.since), one.until, tuple(sorted(known.union(shown.bounds))))
+        places = {bound: place for place, bound in enumerate(shown.bounds)}
+        sides: dict[tuple[str, str, str], array[float]] = {}
+        for labels, value in rows:
+            place = places.get(bound_of(labels.get("le", "")))  # type: ignore[arg-type]
+            reporter = labels.get("reporter")
+            if place is None or reporter is None or value != value:
+                continue
+            key = (reporter, labels.get("destination_workload", ""), labels.get("destination_version", ""))
+            totals = sides.get(key)
+            if totals is None:
+                side = (intern(reporter), self._whose(labels))
+                totals = shown.sides.setdefault(side, array("d", bytes(8 * len(shown.bounds))))
+                if len(hosts(self.target)) == 1:
+                    sides[key] = totals
+            totals[place] += value
 
     def _learn(self, answer: Answer) -> None:
         """Which bounds the limits need, as the service writes them."""
@@ -314,7 +338,7 @@ class Sums:
                 for (reporter, side, how), counter in self._counters.items()
                 if isinstance(how, Outcome)
             )
-        return Traffic(self._lines, counted)
+        return Traffic(self._lines, counted, self._kept)
 
     def latencies(self, counted: Counted) -> Latencies:
         """The buckets by side and reporter, and what is shown of all of them."""
@@ -326,8 +350,8 @@ class Sums:
             self._groups = {key: tuple(rows) for key, rows in groups.items()}
         shown = self._shown
         if self.limits_ms is None or shown is None:
-            return Latencies(self._groups, counted)
-        return Latencies(self._groups, counted, shown)
+            return Latencies(self._groups, counted, None, self._kept)
+        return Latencies(self._groups, counted, shown, self._kept)
 
 
 def bounds_for(bounds: tuple[float, ...], limits_ms: Iterable[float]) -> tuple[float, ...]:

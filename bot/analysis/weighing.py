@@ -61,6 +61,7 @@ def weigh(look: Look) -> dict[tuple[str, str], Weighed]:
     if abs(look.skew_s) > MAX_SKEW_S:
         return {}
     weighed = {}
+    horizon_s = max(60.0, sum([step.bake_s for step in look.rollout.plan.steps]))
     for spec in specs:
         reporters = _reporters(look, spec)
         alpha = look.rollout.rules.alpha / (len(specs) * max(2, len(reporters)))
@@ -68,7 +69,7 @@ def weigh(look: Look) -> dict[tuple[str, str], Weighed]:
             case = _errors(look, spec, reporter, alpha) if spec.kind == "error-rate" else None
             case = _slowness(look, spec, reporter, alpha) if spec.kind == "p99" else case
             if case is not None:
-                weighed[spec.name, reporter] = _weighed(look, case)
+                weighed[spec.name, reporter] = _weighed(look, case, horizon_s)
     return weighed
 
 
@@ -269,7 +270,7 @@ def _slowness(look: Look, spec: GateSpec, reporter: str, alpha: float) -> _Case 
     )
 
 
-def _weighed(look: Look, case: _Case) -> Weighed:
+def _weighed(look: Look, case: _Case, horizon_s: float) -> Weighed:
     former, interval_s = case.former, case.counted.interval_s
     since = max(former.until, look.begin)
     until = max(since, case.counted.settled_at or since)
@@ -280,8 +281,8 @@ def _weighed(look: Look, case: _Case) -> Weighed:
     clump = statistics.clump(sums)
     everything = [*case.before, *seen]
     new = statistics.thinned(everything, clump) if clump > 1 else everything
-    horizon_s = max(60.0, sum(step.bake_s for step in look.rollout.plan.steps))
-    limit, stable = _evidence(former.limit), _evidence(former.stable)
+    limit = former_limit = _evidence(former.limit)
+    stable = _evidence(former.stable) if case.ratio is not None else statistics.NONE
     if look.begin > former.until:
         stable = replace(stable, waiting=statistics.EMPTY)
     logs = []
@@ -298,17 +299,18 @@ def _weighed(look: Look, case: _Case) -> Weighed:
         logs.append(stable.log_e)
     log_e, excused = min(logs), False
     new_ones = _together(everything)
-    if case.ratio is None and new_ones.bad > 0 and log_e > (former_log_e := _evidence(former.limit).log_e):
+    if case.ratio is None and new_ones.bad > 0 and log_e > (former_log_e := former_limit.log_e):
         span = _shared(case, new_ones, max(look.begin, until - RECENT_S), until)
         if span is not None:
             overwhelming = log_e >= -log(case.alpha)
-            limit = _evidence(former.limit) if former_log_e <= 0 else statistics.NONE
+            limit = former_limit if former_log_e <= 0 else statistics.NONE
             log_e = limit.log_e
             excused = span.bad > (case.fraction or 0.0) * span.requests and (
                 overwhelming or span.requests >= needed(case.spec)
             )
-    evidence = replace(
-        former,
+    evidence = GateEvidence(
+        gate=former.gate,
+        reporter=former.reporter,
         until=until,
         elapsed_s=former.elapsed_s + until - since,
         requests=former.requests + new_ones.requests,
@@ -318,6 +320,8 @@ def _weighed(look: Look, case: _Case) -> Weighed:
         limit=_odds(limit) if case.fraction is not None else former.limit,
         stable=_odds(stable) if case.ratio is not None else former.stable,
         scatter=Scatter(*sums),
+        boundary_ms=former.boundary_ms,
+        unnamed_until=former.unnamed_until,
     )
     return Weighed(evidence, case.alpha, log_e, clump, excused)
 
@@ -345,6 +349,8 @@ def _shared(case: _Case, new: Interval, begin: float, until: float) -> Interval 
 
 
 def _together(intervals: Sequence[Interval]) -> Interval:
+    if len(intervals) == 1:
+        return intervals[0]
     seconds = requests = bad = stable_requests = stable_bad = 0.0
     for one in intervals:
         seconds += one.seconds
@@ -358,6 +364,8 @@ def _together(intervals: Sequence[Interval]) -> Interval:
 def _evidence(odds: Odds) -> Evidence:
     """Carried odds; those of a version with other alternatives start again."""
     fresh = statistics.NONE
+    if not odds.whole:
+        return fresh
     if len(odds.whole) != len(fresh.whole) or (odds.late and len(odds.late) != len(fresh.late)):
         return fresh
     waiting = Interval(*odds.waiting) if odds.waiting else fresh.waiting
@@ -365,5 +373,9 @@ def _evidence(odds: Odds) -> Evidence:
 
 
 def _odds(evidence: Evidence) -> Odds:
-    waiting = () if evidence.waiting == statistics.EMPTY else astuple(evidence.waiting)
+    waiting = (
+        ()
+        if evidence.waiting is statistics.EMPTY or evidence.waiting == statistics.EMPTY
+        else astuple(evidence.waiting)
+    )
     return Odds(evidence.whole, () if -inf in evidence.late else evidence.late, evidence.spent, waiting)

@@ -93,31 +93,35 @@ class Measure:
 
         Late readings of route and freezes go on: both are kept for the next look.
         """
-        canary = asyncio.create_task(self._pods(rollout, rollout.target.canary))
-        stable = asyncio.create_task(self._pods(rollout, rollout.target.stable))
+        found: dict[str, tuple[PodFacts, ...] | None] = {}
+        pods = asyncio.create_task(self._both_pods(rollout, found))
         route = asyncio.create_task(self.route(rollout))
-        freezes = asyncio.create_task(self.freezes())
-        beside: tuple[asyncio.Task[Any], ...] = (canary, stable, route, freezes)
+        kept: list[asyncio.Task[Any]] = [route]
+        if not self._freezes_fresh():
+            kept.append(asyncio.create_task(self.freezes()))
         try:
             answers = await self._world.metrics.ask(asked)
-            _, late = await asyncio.wait(beside, timeout=BESIDE_S)
+            late = {task for task in (pods, *kept) if not task.done()}
+            if late:
+                _, late = await asyncio.wait(late, timeout=BESIDE_S)
         except BaseException:
-            for task in beside:
+            for task in (pods, *kept):
                 task.cancel()
             raise
         if late:
             self._world.telemetry.line("look-incomplete", rollout=rollout.id, late=len(late))
-        for task in late & {canary, stable}:
-            task.cancel()
-        for task in late & {route, freezes}:
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
+            pods.cancel()
+            for task in late.intersection(kept):
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+        if pods not in late:
+            pods.result()
         return (
             answers,
-            canary.result() if canary not in late else None,
-            stable.result() if stable not in late else None,
+            found.get("canary"),
+            found.get("stable"),
             route.result() if route not in late else None,
-            freezes.result() if freezes not in late else self._freezes,
+            self._freezes,
         )
 
     async def clocked(self, rollout: Rollout) -> Clocked | RouteGone:
@@ -154,13 +158,15 @@ class Measure:
 
     async def freezes(self) -> tuple[Freeze, ...]:
         """The freezes in force; those last known when the store is away (nothing goes up then anyway)."""
-        now = self._world.clock.monotonic()
-        if now - self._freezes_at >= FREEZES_HOLD_S and not self._store_away():
+        if not self._freezes_fresh() and not self._store_away():
             try:
                 await self.freezes_now()
             except (Transient, Permanent) as error:
                 self._world.telemetry.line("freezes-unread", error=str(error))
         return self._freezes
+
+    def _freezes_fresh(self) -> bool:
+        return self._world.clock.monotonic() - self._freezes_at < FREEZES_HOLD_S
 
     async def freezes_now(self) -> tuple[Freeze, ...]:
         """The freezes in force, read afresh. Raises Transient and Permanent."""
@@ -175,6 +181,11 @@ class Measure:
         if not expires and not (rollout.found is not None and rollout.found.canary_lost):
             return None
         return await self._world.cluster.ready_pods(rollout.target.namespace, rollout.target.stable.selector)
+
+    async def _both_pods(self, rollout: Rollout, found: dict[str, tuple[PodFacts, ...] | None]) -> None:
+        """Read the canary's pods and then stable's; they come from one watch, so one waits for both or for none."""
+        found["canary"] = await self._pods(rollout, rollout.target.canary)
+        found["stable"] = await self._pods(rollout, rollout.target.stable)
 
     async def _pods(self, rollout: Rollout, side: Side) -> tuple[PodFacts, ...] | None:
         try:

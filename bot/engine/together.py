@@ -64,10 +64,9 @@ class Together:
         """Ask with whoever else asks now; each question answers or fails on its own."""
         if not queries:
             return {}
-        distinct = tuple(dict.fromkeys(queries))
-        futures = [self._put(query) for query in distinct]
-        await asyncio.wait(futures)
-        return {query: future.result() for query, future in zip(distinct, futures, strict=True)}
+        futures = {query: self._put(query) for query in queries}
+        await asyncio.wait(futures.values())
+        return {query: future.result() for query, future in futures.items()}
 
     async def ready(self) -> str:
         """Version of the server; raises CannotMeasure when it does not answer."""

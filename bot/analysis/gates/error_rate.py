@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from bot.analysis.findings import Finding, cannot_measure, reported, where, worst
+from bot.analysis.findings import Finding, Told, cannot_measure, reported, where, worst
 from bot.analysis.look import REQUESTS, Look, Window, past_questions, range_questions
 from bot.analysis.requests import NOTHING, REPORTERS, Tally, Traffic, Whose, attribute
 from bot.analysis.samples import Query
@@ -118,44 +118,49 @@ def _judge(
     else:
         verdict = Verdict.FAIL if over_limit else Verdict.PASS
 
-    canary_label, stable_label = look.rollout.target.canary.label, look.rollout.target.stable.label
-    stable_text = (
-        f"; {stable_label}: {percent(stable.error_rate)} of {requests(stable.judged)}"
-        if stable.judged
-        else f"; {stable_label} had no requests"
-    )
-    limit_text = (
-        f"limit {number(spec.limit)} times {stable_label}'s, here {percent(limit)}"
-        if relative
-        else f"limit {percent(spec.limit)}"
-    )
-    seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)})"
-    if verdict is Verdict.INCONCLUSIVE:
-        short = canary.judged < needed
-        who, have = (canary_label, canary.judged) if short else (stable_label, stable.judged)
-        detail = f"{have}/{needed} requests of {who}, {seen}; {round(canary.errors):,} of {canary_label} failed so far"
-    elif gross and verdict is Verdict.FAIL:
-        detail = f"All {requests(canary.judged)} of {canary_label} failed ({limit_text}), {seen}{stable_text}"
-    else:
-        detail = (
-            f"{percent(canary.error_rate)} of {canary_label}'s {requests(canary.judged)} failed ({limit_text}), "
-            f"{seen}{stable_text}"
+    value = canary.error_rate if canary.judged else None
+    stable_value = stable.error_rate if stable.judged else None
+
+    def tell() -> Told:
+        canary_label, stable_label = look.rollout.target.canary.label, look.rollout.target.stable.label
+        stable_text = (
+            f"; {stable_label}: {percent(stable.error_rate)} of {requests(stable.judged)}"
+            if stable.judged
+            else f"; {stable_label} had no requests"
         )
-    if given:
-        detail += (
-            f"; {requests(given)} of these named no side and were counted here, because they are what the weight's "
-            "share is missing"
+        limit_text = (
+            f"limit {number(spec.limit)} times {stable_label}'s, here {percent(limit)}"
+            if relative
+            else f"limit {percent(spec.limit)}"
         )
+        seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)})"
+        if verdict is Verdict.INCONCLUSIVE:
+            short = canary.judged < needed
+            who, have = (canary_label, canary.judged) if short else (stable_label, stable.judged)
+            detail = (
+                f"{have}/{needed} requests of {who}, {seen}; {round(canary.errors):,} of {canary_label} failed so far"
+            )
+        elif gross and verdict is Verdict.FAIL:
+            detail = f"All {requests(canary.judged)} of {canary_label} failed ({limit_text}), {seen}{stable_text}"
+        else:
+            detail = (
+                f"{percent(canary.error_rate)} of {canary_label}'s {requests(canary.judged)} failed ({limit_text}), "
+                f"{seen}{stable_text}"
+            )
+        if given:
+            detail += (
+                f"; {requests(given)} of these named no side and were counted here, because they are what the weight's "
+                "share is missing"
+            )
+        return Told(detail, value, stable_value)
 
     return Finding(
         verdict=verdict,
-        detail=detail,
+        tell=tell,
         reporter=reporter,
         window=window,
-        value=canary.error_rate if canary.judged else None,
         samples=canary.judged,
         badness=canary.error_rate - limit,
-        stable_value=stable.error_rate if stable.judged else None,
         stable_samples=stable.judged,
         newest_at=traffic.newest(reporter, *sides),
         deciding=gross and verdict is Verdict.FAIL,
@@ -194,40 +199,46 @@ def _weighed(
     stable_fails = outcome is Verdict.FAIL and weighed.excused
     doubts = outcome is Verdict.INCONCLUSIVE and known and doubtful(weighed, canary.error_rate, limit)
 
-    label, baseline = look.rollout.target.canary.label, baseline_name(look, spec)
-    limit_text = (
-        f"limit {number(spec.limit)} times {baseline}'s, here {percent(limit)}"
-        if relative
-        else f"limit {percent(spec.limit)}"
-    )
-    beside = f"{percent(stable.error_rate)} of {requests(stable.judged)}" if stable.judged else "no requests"
-    if alone(look, spec):
-        beside = f"{percent(rate)} of {requests(known_requests)} before this step"
-    seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)}); {baseline}: {beside}"
-    if outcome is Verdict.INCONCLUSIVE and not doubts:
-        who, have = (baseline, known_requests) if not known else (label, float(canary.judged))
-        detail = (
-            f"{round(have):,}/{_needed(spec)} requests of {who}, {seen}; "
-            f"{round(canary.errors):,} of {label} failed so far"
+    value = canary.error_rate if canary.judged else None
+    stable_value = stable.error_rate if stable.judged else None
+
+    def tell() -> Told:
+        label, baseline = look.rollout.target.canary.label, baseline_name(look, spec)
+        limit_text = (
+            f"limit {number(spec.limit)} times {baseline}'s, here {percent(limit)}"
+            if relative
+            else f"limit {percent(spec.limit)}"
         )
-    elif outcome is Verdict.FAIL and 0 < canary.judged == round(canary.errors):
-        detail = f"All {requests(canary.judged)} of {label} failed ({limit_text}), {seen}"
-    else:
-        detail = f"{percent(canary.error_rate)} of {label}'s {requests(canary.judged)} failed ({limit_text}), {seen}"
-    if given:
-        detail += (
-            f"; {requests(given)} of these named no side and were counted here, because they are what the weight's "
-            "share is missing"
-        )
+        beside = f"{percent(stable.error_rate)} of {requests(stable.judged)}" if stable.judged else "no requests"
+        if alone(look, spec):
+            beside = f"{percent(rate)} of {requests(known_requests)} before this step"
+        seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)}); {baseline}: {beside}"
+        if outcome is Verdict.INCONCLUSIVE and not doubts:
+            who, have = (baseline, known_requests) if not known else (label, float(canary.judged))
+            detail = (
+                f"{round(have):,}/{_needed(spec)} requests of {who}, {seen}; "
+                f"{round(canary.errors):,} of {label} failed so far"
+            )
+        elif outcome is Verdict.FAIL and 0 < canary.judged == round(canary.errors):
+            detail = f"All {requests(canary.judged)} of {label} failed ({limit_text}), {seen}"
+        else:
+            detail = (
+                f"{percent(canary.error_rate)} of {label}'s {requests(canary.judged)} failed ({limit_text}), {seen}"
+            )
+        if given:
+            detail += (
+                f"; {requests(given)} of these named no side and were counted here, because they are what the weight's "
+                "share is missing"
+            )
+        return Told(detail + in_words(weighed, outcome, doubts=doubts), value, stable_value)
+
     return Finding(
         verdict=outcome,
-        detail=detail + in_words(weighed, outcome, doubts=doubts),
+        tell=tell,
         reporter=reporter,
         window=window,
-        value=canary.error_rate if canary.judged else None,
         samples=canary.judged,
         badness=canary.error_rate - limit,
-        stable_value=stable.error_rate if stable.judged else None,
         stable_samples=stable.judged,
         newest_at=traffic.newest(reporter, *((Whose.CANARY, Whose.UNKNOWN) if given else (Whose.CANARY,))),
         deciding=outcome is Verdict.FAIL and not stable_fails,

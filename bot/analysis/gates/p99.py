@@ -1,6 +1,6 @@
 """`p99`: at most 1% of the canary's requests may be slower than the limit, absolute or stable's p99 times a factor."""
 
-from bot.analysis.findings import Finding, cannot_measure, reported, where, worst
+from bot.analysis.findings import Finding, Told, cannot_measure, reported, where, worst
 from bot.analysis.latency import Latencies
 from bot.analysis.look import BUCKETS, Look, Window, past_questions, range_questions
 from bot.analysis.requests import REPORTERS, Whose
@@ -98,36 +98,37 @@ def _judge(spec: GateSpec, look: Look, window: Window, reporter: str, latencies:
     else:
         verdict = Verdict.FAIL if fraction > TAIL else Verdict.PASS
 
-    seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)})"
-    if verdict is Verdict.INCONCLUSIVE:
-        short = canary.requests < needed
-        who, have = (canary_label, canary.requests) if short else (stable_label, stable.requests)
-        sofar = f"; p99 {milliseconds(p99_ms)} so far" if p99_ms is not None else ""
-        detail = f"{have}/{needed} requests of {who}, {seen}{sofar}"
-    else:
-        limit_text = milliseconds(limit_ms)
-        if relative:
-            limit_text += f", {number(spec.limit)} times {stable_label}'s"
-        stable_text = (
-            f"; {stable_label}: p99 {milliseconds(stable_p99_ms)}, {percent(stable_fraction)} slower than that, "
-            f"of {requests(stable.requests)}"
-            if stable_p99_ms is not None
-            else f"; {stable_label} had no requests"
-        )
-        detail = (
-            f"{canary_label}'s p99 is {milliseconds(p99_ms or 0.0)} (limit {limit_text}): {percent(fraction)} of "
-            f"{requests(canary.requests)} were slower than the limit where 1% may be, {seen}"
-            f"{stable_text}{_interpolated(canary.bucket_of(limit_ms), limit_ms)}"
-        )
+    def tell() -> Told:
+        seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)})"
+        if verdict is Verdict.INCONCLUSIVE:
+            short = canary.requests < needed
+            who, have = (canary_label, canary.requests) if short else (stable_label, stable.requests)
+            sofar = f"; p99 {milliseconds(p99_ms)} so far" if p99_ms is not None else ""
+            detail = f"{have}/{needed} requests of {who}, {seen}{sofar}"
+        else:
+            limit_text = milliseconds(limit_ms)
+            if relative:
+                limit_text += f", {number(spec.limit)} times {stable_label}'s"
+            stable_text = (
+                f"; {stable_label}: p99 {milliseconds(stable_p99_ms)}, {percent(stable_fraction)} slower than that, "
+                f"of {requests(stable.requests)}"
+                if stable_p99_ms is not None
+                else f"; {stable_label} had no requests"
+            )
+            detail = (
+                f"{canary_label}'s p99 is {milliseconds(p99_ms or 0.0)} (limit {limit_text}): {percent(fraction)} of "
+                f"{requests(canary.requests)} were slower than the limit where 1% may be, {seen}"
+                f"{stable_text}{_interpolated(canary.bucket_of(limit_ms), limit_ms)}"
+            )
+        return Told(detail, p99_ms, stable_p99_ms)
+
     return Finding(
         verdict=verdict,
-        detail=detail,
+        tell=tell,
         reporter=reporter,
         window=window,
-        value=p99_ms,
         samples=canary.requests,
         badness=fraction,
-        stable_value=stable_p99_ms,
         stable_samples=stable.requests,
         newest_at=latencies.newest(reporter, Whose.CANARY),
         stable_fails=(
@@ -147,8 +148,6 @@ def _weighed(spec: GateSpec, look: Look, window: Window, reporter: str, latencie
     weighed = look.weighed.get((spec.name, reporter), NOT_WEIGHED)
     label, baseline = look.rollout.target.canary.label, baseline_name(look, spec)
     relative = spec.relation is Relation.RELATIVE
-    p99_ms = latencies.quantile(canary, QUANTILE, reporter, Whose.CANARY)
-    stable_p99_ms = latencies.quantile(stable, QUANTILE, reporter, Whose.STABLE)
     boundary_ms = weighed.evidence.boundary_ms
     limit_ms = boundary_ms if relative else spec.limit
     known_requests: float = stable.requests
@@ -162,35 +161,38 @@ def _weighed(spec: GateSpec, look: Look, window: Window, reporter: str, latencie
     stable_fails = outcome is Verdict.FAIL and weighed.excused
     doubts = outcome is Verdict.INCONCLUSIVE and known and doubtful(weighed, fraction, limit)
 
-    seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)})"
-    if outcome is Verdict.INCONCLUSIVE and not doubts:
-        who, have = (baseline, known_requests) if not known else (label, float(canary.requests))
-        sofar = f"; p99 {milliseconds(p99_ms)} so far" if p99_ms is not None else ""
-        detail = f"{round(have):,}/{_needed(spec)} requests of {who}, {seen}{sofar}"
-    else:
-        limit_text = milliseconds(limit_ms)
-        if relative:
-            limit_text += f", {number(spec.limit)} times {baseline}'s"
-        beside = (
-            f"p99 {milliseconds(stable_p99_ms)}, {percent(stable_fraction)} slower than that, "
-            f"of {requests(stable.requests)}"
-            if stable_p99_ms is not None
-            else "no requests"
-        )
-        detail = (
-            f"{label}'s p99 is {milliseconds(p99_ms or 0.0)} (limit {limit_text}): {percent(fraction)} of "
-            f"{requests(canary.requests)} were slower than the limit where {percent(limit)} may be, {seen}; "
-            f"{baseline}: {beside}{_interpolated(canary.bucket_of(limit_ms), limit_ms)}"
-        )
+    def tell() -> Told:
+        p99_ms = latencies.quantile(canary, QUANTILE, reporter, Whose.CANARY)
+        stable_p99_ms = latencies.quantile(stable, QUANTILE, reporter, Whose.STABLE)
+        seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)})"
+        if outcome is Verdict.INCONCLUSIVE and not doubts:
+            who, have = (baseline, known_requests) if not known else (label, float(canary.requests))
+            sofar = f"; p99 {milliseconds(p99_ms)} so far" if p99_ms is not None else ""
+            detail = f"{round(have):,}/{_needed(spec)} requests of {who}, {seen}{sofar}"
+        else:
+            limit_text = milliseconds(limit_ms)
+            if relative:
+                limit_text += f", {number(spec.limit)} times {baseline}'s"
+            beside = (
+                f"p99 {milliseconds(stable_p99_ms)}, {percent(stable_fraction)} slower than that, "
+                f"of {requests(stable.requests)}"
+                if stable_p99_ms is not None
+                else "no requests"
+            )
+            detail = (
+                f"{label}'s p99 is {milliseconds(p99_ms or 0.0)} (limit {limit_text}): {percent(fraction)} of "
+                f"{requests(canary.requests)} were slower than the limit where {percent(limit)} may be, {seen}; "
+                f"{baseline}: {beside}{_interpolated(canary.bucket_of(limit_ms), limit_ms)}"
+            )
+        return Told(detail + in_words(weighed, outcome, doubts=doubts), p99_ms, stable_p99_ms)
+
     return Finding(
         verdict=outcome,
-        detail=detail + in_words(weighed, outcome, doubts=doubts),
+        tell=tell,
         reporter=reporter,
         window=window,
-        value=p99_ms,
         samples=canary.requests,
         badness=fraction,
-        stable_value=stable_p99_ms,
         stable_samples=stable.requests,
         newest_at=latencies.newest(reporter, Whose.CANARY),
         deciding=outcome is Verdict.FAIL and not stable_fails,
