@@ -12,6 +12,7 @@ from bot.rollout.handover import may_be_in_hand
 from bot.rollout.holds import drop_hold, remaining
 from bot.rollout.model import Direction, HoldReason, Phase, Rollout, Write
 from bot.rollout.retreat import SETTLING, UNCONFIRMED, end, rolled_back, zero_failed, zero_without_route
+from bot.rollout.route import RouteState
 
 UNSURE = frozenset(("transient", "broken"))
 """Kinds of failure after which the write may be on the route all the same."""
@@ -162,6 +163,7 @@ def took_over(draft: Draft, event: TookOver) -> None:
     draft.set(write=None, fresh_after=draft.now)
     if withdrawn is not None and withdrawn.raising:
         draft.record("withdrawn", f"{withdrawn.weight_percent}% was pending when the holder changed", BOT)
+        _written_over(draft, withdrawn, event.route)
     if event.route is not None and drift.observe_route(draft, event.route) and draft.rollout.phase.final:
         return
     rollout = draft.rollout
@@ -169,6 +171,17 @@ def took_over(draft: Draft, event: TookOver) -> None:
         return
     if may_be_in_hand(draft.before, draft.now):
         draft.send(Direction.MARK, rollout.weight_percent, "a new holder took over", BOT, step=rollout.step)
+
+
+def _written_over(draft: Draft, write: Write, route: RouteState | None) -> None:
+    """A raise that nobody confirmed, on a route that was written since: no reading will tell whether it landed."""
+    mark = drift.own_mark(draft.rollout, route) if route else None
+    if mark is None or mark.revision <= write.revision or mark.weight_percent == write.weight_percent:
+        return
+    what = f"{write.weight_percent}% may have been on the route for a while"
+    why = "it was being written when the holder changed, and the route was written again before anybody read it"
+    draft.record(UNCONFIRMED, f"{what}: {why}", BOT, weight_percent=write.weight_percent)
+    draft.note(f"{what}: {why}.", tone=Tone.WAIT)
 
 
 def route_gone(draft: Draft, event: RouteGone) -> None:
