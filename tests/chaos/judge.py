@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 from bot.rollout.model import Phase
 from bot.rollout.plan import Plan, parse_steps
-from tests.chaos.record import MACHINE, Asked, Json, Record, Trouble, Write
+from tests.chaos.record import HELPED, MACHINE, Asked, Json, Record, Trouble, Write
 from tests.chaos.schedule import APPROVERS, PLANS, Release
 from tests.simulation.history import _sum, _without_ours
 
@@ -39,6 +39,11 @@ LOST_WITH_STORE_S = 15.0
 OURS = ("loop-failed", "wake-failed", "illegal-event", "write-broken", "message-broken", "message-dropped")
 """What the bot only logs when it is itself at fault."""
 PROCESS = ("bot kill", "bot term", "bot stop", "bot memory", "patch kill", "patch held", MACHINE)
+TOLD = (
+    r"(is at|held at|write of|goes on from|goes on at) {weight}%|"
+    r"\b{weight}% (could not be written for certain|may have been on the route)"
+)
+"""How a raise to some weight is told: as it was confirmed, found, taken over, or never known for certain."""
 FINAL_WEIGHT = {Phase.PROMOTED: 100, Phase.ROLLED_BACK: 0, Phase.CANCELLED: 0}
 
 
@@ -113,9 +118,19 @@ def _started_at(record: Record, name: str) -> float:
 
 
 def _unanswered(record: Record) -> Iterator[Broken]:
-    """Who was acknowledged is answered, unless something was broken meanwhile that takes an answer with it."""
-    for asked in record.asked:
-        if asked.acknowledged and not asked.answer and not _shaken(record, asked.at, ANSWERED_WITHIN_S):
+    """Who was acknowledged is answered, soon or late, unless something was broken that takes an answer with it."""
+    private: dict[str, list[float]] = defaultdict(list)
+    for message in record.messages:
+        if message["ephemeral_to"]:
+            private[message["ephemeral_to"]].append(float(message["ts"]))
+    for asked in sorted(record.asked, key=lambda one: one.at):
+        if not asked.acknowledged or asked.answer == HELPED:
+            continue
+        answers = private[asked.user]
+        found = next((at for at in sorted(answers) if at >= asked.at), None)
+        if found is not None:
+            answers.remove(found)
+        elif not asked.answer and not _shaken(record, asked.at, ANSWERED_WITHIN_S):
             yield Broken("lost", f"`{asked.text}` of {asked.user} got no answer")
 
 
@@ -161,8 +176,6 @@ def _raises(record: Record) -> Iterator[Broken]:
 
 def _climb(record: Record, name: str) -> Iterator[Broken]:
     service = name.rpartition("-")[0]
-    plan = _plan_of(record, name)
-    weights = [0, *(step.weight_percent for step in plan.steps)] if plan else []
     entered: Write | None = None
     undo = False
     for one in record.writes:
@@ -175,6 +188,8 @@ def _climb(record: Record, name: str) -> Iterator[Broken]:
             entered = None if one.weight == 0 else entered
             continue
         told = f"{name}: {one.was}% -> {one.weight}% by {one.by}"
+        plan = _plan_of(record, name, one.at)
+        weights = [0, *(step.weight_percent for step in plan.steps)] if plan else []
         if plan and one.weight not in weights:
             yield Broken("raised_wrongly", f"{told}, which is no step of its plan")
         elif plan and one.was in weights and weights.index(one.weight) != weights.index(one.was) + 1 and not undo:
@@ -195,9 +210,11 @@ def _first(record: Record, name: str) -> float:
     return record.of(name)[0].at
 
 
-def _plan_of(record: Record, name: str) -> Plan | None:
+def _plan_of(record: Record, name: str, at: float) -> Plan | None:
+    """The plan at a moment: a rollout that is rebuilt from its route goes on with the catalog's plan."""
     rollout = record.rollouts.get(name)
-    if rollout is not None:
+    rebuilt = [line.at for line in record.lines if line.event == "rebuilt" and line.rollout == name]
+    if rollout is not None and (not rebuilt or at > rebuilt[0]):
         return rollout.plan
     said = next((one.text for one in record.asked if f"`{name}`: " in one.answer), "")
     found = re.search(r" plan (\w+)", said)
@@ -347,7 +364,7 @@ def _unannounced(record: Record) -> Iterator[Broken]:
             continue
         move = f"{one.rollout}: {one.was}% -> {one.weight}%"
         said = [text for at, text in threads[one.rollout] if at >= one.at - 1.0]
-        words = r"Rolled back| at 0\b| to 0\b" if one.weight == 0 else rf" (at|to) {one.weight}%"
+        words = r"Rolled back| at 0\b| to 0\b" if one.weight == 0 else TOLD.format(weight=one.weight)
         if not any(re.search(words, text) for text in said):
             yield Broken("unannounced", f"{move} was told to nobody")
         if not any(

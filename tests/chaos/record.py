@@ -11,6 +11,8 @@ from bot.rollout.model import Rollout
 from tests.chaos.schedule import Schedule
 
 Json = dict[str, Any]
+HELPED = "helped"
+"""The answer to what the bench itself put into an inbox."""
 MACHINE = "machine stalled"
 """The kind of a trouble that nobody drew: the bench's own machine had no time for its processes."""
 

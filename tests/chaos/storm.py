@@ -19,7 +19,7 @@ from bot.rollout.events import Request
 from bot.rollout.model import Actor, HoldReason, Phase, Rollout, Source
 from tests.chaos.city import City, lines_since
 from tests.chaos.link import Way
-from tests.chaos.record import MACHINE, Asked, Json, Record, Trouble, Write
+from tests.chaos.record import HELPED, MACHINE, Asked, Json, Record, Trouble, Write
 from tests.chaos.schedule import APPROVERS, HOLDER, SERVICES, STARTER, Ask, Fault, Release, Schedule, Start
 
 ANSWER_S = 8.0
@@ -468,7 +468,7 @@ class Storm:
         """Put a request into the inbox, as a replica does that has taken it from Slack."""
         now = time.time()
         self._told(f"      helped: {verb} {option} {rollout.id}")
-        self._record.asked.append(Asked(now, now, HELPING.id, f"{verb} {rollout.id} {option}", True, "helped"))
+        self._record.asked.append(Asked(now, now, HELPING.id, f"{verb} {rollout.id} {option}", True, HELPED))
         await self._city.store.inbox.put(
             Request(f"{verb}-{now}", rollout.id, verb, HELPING, now, reason="because", option=option)
         )
