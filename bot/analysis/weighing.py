@@ -193,9 +193,12 @@ def _reporters(look: Look, spec: GateSpec) -> list[str]:
 
 
 def _former(look: Look, spec: GateSpec, reporter: str) -> GateEvidence:
+    """What is known so far. It cannot end after the newest sample: a holder whose clock was ahead said so of a step
+    that had not begun, and until then no failure would be counted."""
     for evidence in look.rollout.evidence:
         if (evidence.gate, evidence.reporter) == (spec.name, reporter):
-            return evidence
+            ahead = evidence.until > look.now + look.skew_s + MAX_SKEW_S
+            return replace(evidence, until=look.begin) if ahead else evidence
     return GateEvidence(spec.name, reporter, look.begin)
 
 

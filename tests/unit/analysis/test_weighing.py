@@ -467,3 +467,14 @@ def test_whether_requests_fail_together_is_known_before_the_first_is_judged() ->
     assert evidence(scene).elapsed_s < 5
     assert evidence(scene).scatter.intervals > 50
     assert evidence(scene).scatter.bad > 10
+
+
+def test_evidence_of_a_time_that_has_yet_to_come_hides_nothing() -> None:
+    """A clock that was a minute ahead wrote it: failures count from now on, not from then."""
+    scene = Scene(ERRORS, weight=50)
+    scene.metrics.behave(HOST, "v2", fail=0.4)
+    ahead = scene.clock.now() + 60
+    scene.rollout = scene.rollout.with_(
+        evidence=tuple(GateEvidence("error-rate", reporter, ahead) for reporter in ("source", "destination"))
+    )
+    assert follow(scene, 20).verdict is Verdict.FAIL
