@@ -18,6 +18,8 @@ from tests.fakes.store import FakeStore
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.rollouts import NOW, audit, ended, freeze, message, request, rollout
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 class _Shard:
     """What the holder of one shard of several works with."""

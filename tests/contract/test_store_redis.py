@@ -305,6 +305,7 @@ async def test_a_quiet_subscription_stays(redis_server: RedisServer, monkeypatch
     await store.close()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_fifty_requests_at_once_all_arrive(store: RedisStore) -> None:
     """More calls at once than connections wait for one instead of failing."""
     await asyncio.gather(*(store.inbox.put(request(f"q{number}")) for number in range(200)))
