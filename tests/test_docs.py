@@ -16,6 +16,7 @@ from bot.adapters.instruments import COUNTERS, GAUGES, HISTOGRAMS, PREFIX
 from bot.adapters.mesh.annotation import KEY
 from bot.catalog import load
 from bot.cli import app
+from bot.engine.deliver import UNANNOUNCED
 from bot.engine.holder import STORE_AWAY
 from bot.handlers.commands import COMMANDS
 from bot.handlers.speech import understand
@@ -234,6 +235,7 @@ def test_the_person_on_call_finds_every_hold_and_every_page() -> None:
         "HoldReason.STABLE_UNHEALTHY.value": HoldReason.STABLE_UNHEALTHY.value,
         "reason.value": HoldReason.STABLE_UNHEALTHY.value,  # the only hold whose end resolves a page
         "STORE_AWAY": STORE_AWAY,
+        "UNANNOUNCED": UNANNOUNCED,
         "key": "quarantined",
         "f'{key}:broken'": "broken",
         "f'{rollout_id}:broken'": "broken",

@@ -62,7 +62,7 @@ class Engine:
         self._book = Book()
         self._routes = Routes(world.clock)
         self._paging = crew.paging if crew else Paging(world.pager, world.clock, world.telemetry)
-        self._deliver = Deliver(world, self._in_memory)
+        self._deliver = Deliver(world, self._in_memory, self._paging.send)
         self._nodes = None if crew else NodeWatch(world, self._active_here, self._deliver.ring)
         healths = crew.healths if crew else self._nodes.healths if self._nodes else dict
         self._holder = Holder(

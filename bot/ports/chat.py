@@ -3,12 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from bot.errors import Permanent
+
 Block = Mapping[str, Any]
 
 
+class NoChannel(Permanent):
+    """The channel is not there, archived, or closed to the bot."""
+
+
 class Chat(Protocol):
-    """Errors: Transient (with Retry-After as `delay_s`), Permanent (channel_not_found and the like), NotFound for a
-    message that is gone. `key` makes a post idempotent as far as the chat allows it."""
+    """Errors: Transient (with Retry-After as `delay_s`), NoChannel, Permanent, NotFound for a message that is gone.
+    `key` makes a post idempotent as far as the chat allows it."""
 
     async def post(
         self, channel: str, text: str, blocks: Sequence[Block], *, thread: str = "", key: str = ""

@@ -21,3 +21,6 @@ class Directory(Protocol):
 
     async def members(self, group: str) -> frozenset[str]:
         """User ids in a group, named by handle (`@release-leads`) or id; NotFound for an unknown one."""
+
+    async def hears(self, channel: str) -> bool:
+        """There is such a channel (`#deploys` or its id), and the bot may post there."""

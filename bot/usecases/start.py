@@ -6,7 +6,7 @@ from bot.analysis.assessment import questions
 from bot.analysis.expectation import Expectation, baseline_question, expect
 from bot.analysis.requests import separable
 from bot.catalog import ServiceEntry
-from bot.errors import RouteTaken, UserError
+from bot.errors import CanaryError, RouteTaken, UserError
 from bot.ports.mesh import Finding, Severity, Survey
 from bot.rollout.gate import GateSpec
 from bot.rollout.model import Bake, Freeze, Rollout, Target
@@ -86,7 +86,8 @@ async def start(desk: Desk, ask: StartAsk, who: Who) -> Started:
     )
     question = baseline_question(rollout.target)
     expectation = expect(rollout, await desk.metrics.ask([question]))
-    findings = (*findings, *_told_apart(survey.target), *_measured(ask.service, expectation))
+    told = await _heard(desk, entry.rules.channel)
+    findings = (*findings, *told, *_told_apart(survey.target), *_measured(ask.service, expectation))
     queries = tuple(query.promql for query in questions(_as_if_baking(rollout, now), now))
     answer = Started(None, survey, plan, gates, findings, queries, expectation.steps, expectation.shows_s)
     if ask.dry_run:
@@ -173,6 +174,19 @@ async def _active(desk: Desk, target: Target | None) -> tuple[Finding, ...]:
         for rollout, _ in (await desk.rollouts.active()).rollouts
         if rollout.target.route.key == target.route.key
     )
+
+
+async def _heard(desk: Desk, channel: str) -> tuple[Finding, ...]:
+    """Whether somebody can hear of it. What the chat cannot tell stops no start: messages wait for it."""
+    item, way_on = "channel", "Make it, or ask the bot in (`/invite`), or name another as `channel` in the catalog."
+    if not channel:
+        return (Finding(item, Severity.WARN, "No channel is named, so the channel hears nothing of it.", way_on),)
+    try:
+        there = await desk.directory.hears(channel)
+    except CanaryError as error:
+        return (Finding(item, Severity.WARN, f"Whether {channel} is there could not be asked: {error}."),)
+    text = f"{channel} is not there, archived, or private without the bot: nobody would be told or asked."
+    return () if there else (Finding(item, Severity.REFUSE, text, way_on),)
 
 
 def _told_apart(target: Target) -> tuple[Finding, ...]:

@@ -4,7 +4,7 @@ from typing import assert_never
 
 from bot.rollout.effects import Message, MessageKind, Tone
 from bot.rollout.model import Phase, Rollout
-from bot.views.blocks import Block, Rendered, context, header, rendered, section
+from bot.views.blocks import BLOCKS, Block, Rendered, context, header, rendered, section
 from bot.views.buttons import approval_buttons, hold_buttons, offered
 from bot.views.byhand import by_hand
 from bot.views.card import card
@@ -46,6 +46,12 @@ def render(message: Message, rollout: Rollout | None) -> Rendered:
 def _plain(message: Message, buttons: Block | None = None) -> Rendered:
     told = f"{TONES[message.tone]} {escape(message.text, 2500)}"
     return rendered(told, [section(told), _detail(message), buttons])
+
+
+def meant_for(channel: str, shown: Rendered) -> Rendered:
+    """The same, where it is told in another channel than it is for."""
+    told = context(f"For {escape(channel, 200)}, which is not there or closed to the bot.")
+    return rendered(shown.text, [*shown.blocks[: BLOCKS - 1], told])
 
 
 def _detail(message: Message) -> Block | None:

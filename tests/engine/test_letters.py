@@ -102,18 +102,19 @@ async def test_a_card_that_a_person_deleted_is_posted_anew() -> None:
 
 
 async def test_a_channel_that_is_unknown_costs_its_messages_and_no_rollout() -> None:
-    """Letters for it are dropped and counted; the rollout is promoted, people are answered, other channels are told."""
+    """With no default channel either, letters for it are dropped and counted; the rollout is promoted, people are
+    answered, other channels are told."""
     async with stage() as made:
-        made.chat.unknown |= {"#payments", "payments"}
+        made.chat.unknown |= {"#payments", "payments", "#deploys", "deploys"}
         name = await started(made, "10%:4s, 100%:4s")
         await put(made.desk, "hold", name, ADA)
         await made.play(2)
         await put(made.desk, "resume", name, ADA)
         await made.store.outbox.add(
-            "elsewhere", [Message(MessageKind.NOTICE, "all is well", tone=Tone.GOOD, channel="#deploys")], 0.0
+            "elsewhere", [Message(MessageKind.NOTICE, "all is well", tone=Tone.GOOD, channel="#ops")], 0.0
         )
         await made.play(60, until=lambda: made.store.rollouts.records[name].rollout.phase.final)
-        await made.play(10)
+        await made.play(40)
         assert (await made.rollout(name)).phase is Phase.PROMOTED
         assert made.telemetry.counts["messages_dropped"] > 0
         assert await made.store.outbox.depth() == 0

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from bot.errors import NotFound, Permanent, Transient
-from bot.ports.chat import Block
+from bot.errors import NotFound, Transient
+from bot.ports.chat import Block, NoChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class FakeChat:
             self.limited -= 1
             raise Transient(f"ratelimited ({call})", 7.0)
         if channel in self.unknown:
-            raise Permanent(f"channel_not_found: {channel}")
+            raise NoChannel(f"channel_not_found: {channel}")
 
     def _replied(self, call: str) -> None:
         if self.lost_replies > 0:

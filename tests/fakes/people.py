@@ -21,6 +21,12 @@ class FakeDirectory:
         self.people = {person.id: person for person in people}
         self.groups = {name: frozenset(members) for name, members in (GROUPS if groups is None else groups).items()}
         self.down = False
+        self.unheard: set[str] = set()
+        """Channels that are not there."""
+
+    async def hears(self, channel: str) -> bool:
+        self._reach()
+        return channel not in self.unheard
 
     async def person(self, user_id: str) -> Person:
         self._reach()

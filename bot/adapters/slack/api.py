@@ -13,6 +13,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.adapters.hiding import hide
 from bot.errors import CanaryError, NotFound, Permanent, Transient
+from bot.ports.chat import NoChannel
 
 TIMEOUT_S = 10
 RATE_LIMIT_S = 30.0
@@ -21,6 +22,7 @@ _UNANSWERED = (SlackClientError, aiohttp.ClientError, TimeoutError, ValueError, 
 _GONE = frozenset(
     {"message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found", "user_not_found"}
 )
+_NO_CHANNEL = frozenset({"channel_not_found", "is_archived", "not_in_channel", "restricted_action"})
 _PASSING = frozenset(
     {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org", "accesslimited"}
 )
@@ -32,6 +34,10 @@ class SlackRefused(Permanent):
     def __init__(self, method: str, code: str, detail: str = "") -> None:
         super().__init__(hide(f"Slack refused {method}: {code}{f' ({detail})' if detail else ''}"))
         self.code = code
+
+
+class SlackNoChannel(SlackRefused, NoChannel):
+    """Slack refused a call for its channel."""
 
 
 class SlackApi:
@@ -120,7 +126,7 @@ def _translated(method: str, error: SlackApiError) -> CanaryError:
     detail = "; ".join(str(one) for one in details)[:300] if isinstance(details, list) else ""
     if code == "missing_scope":
         detail = f"the token needs {data.get('needed')}"
-    return SlackRefused(method, code, detail)
+    return (SlackNoChannel if code in _NO_CHANNEL else SlackRefused)(method, code, detail)
 
 
 def _seconds(retry_after: str | None) -> float:

@@ -20,6 +20,7 @@ class SlackDirectory:
         self._clock = clock
         self._people: dict[str, tuple[float, Person]] = {}
         self._members: dict[str, tuple[float, frozenset[str]]] = {}
+        self._channels: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
 
     async def person(self, user_id: str) -> Person:
         """A person; NotFound for an id that Slack does not know."""
@@ -41,6 +42,16 @@ class SlackDirectory:
         members = frozenset(str(user) for user in answer["users"])
         self._members[group_id] = (self._clock.monotonic() + REMEMBERED_S, members)
         return members
+
+    async def hears(self, channel: str) -> bool:
+        """There is such a channel, and the bot may post there; asked anew for one that was not there."""
+        if channel not in self._channels[1] or self._channels[0] <= self._clock.monotonic():
+            try:
+                found = await self._chat.channels()
+            except SlackRefused as error:
+                raise Transient(str(error)) from error
+            self._channels = (self._clock.monotonic() + REMEMBERED_S, found)
+        return channel in self._channels[1]
 
     async def _asked(self, method: str, **arguments: str) -> dict[str, Any]:
         """An answer of Slack's; a token that may not ask cannot tell, which is Transient like any silence."""
