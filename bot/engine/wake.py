@@ -5,6 +5,7 @@ Raising: saved, then patched. Towards 0: patched, then saved. The result of a pa
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from bot.engine.book import Book, Page
@@ -38,6 +39,7 @@ CHAIN_LIMIT = 12
 TAKEN_UP_AT_ONCE = 64
 """Rollouts that a new holder fences and looks at for the first time at once: thousands would keep it from renewing its
 lease. One that somebody asks something of does not wait."""
+PODS_KNOWN_WITHIN_S = 5.0
 LATEST_START_S = 3600.0
 """A start that could not begin for longer than this after its time is cancelled."""
 
@@ -61,6 +63,8 @@ class Wake:
     rung_outbox: Callable[[], None]
     quarantine: Callable[[str, str], None]
     admission: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TAKEN_UP_AT_ONCE))
+    warm_token: int = 0
+    warm_until: float = 0.0
 
     async def __call__(self, rollout_id: str) -> None:
         """Run one wake-up; nothing but cancellation leaves it as an exception that matters."""
@@ -163,8 +167,23 @@ class Wake:
         """
         failures = page.rollout.write_failures
         route = await self.measure.route(page.rollout)
+        if page.rollout.phase is not Phase.ROLLING_BACK:
+            await self._pods_known(page.rollout)
         await self._feed(page, route if isinstance(route, RouteGone) else TookOver(route))
         page.taken_over = page.rollout.write_failures <= failures
+
+    async def _pods_known(self, rollout: Rollout) -> None:
+        """Wait for the first list of pods: without it every rollout of a fleet would be held, saved and go on again.
+
+        No longer than for some seconds after the lease was gained: gates fail and go back without pods as well.
+        """
+        now = self.world.clock.monotonic()
+        if self.holder.token != self.warm_token:
+            self.warm_token, self.warm_until = self.holder.token, now + PODS_KNOWN_WITHIN_S
+        if now < self.warm_until:
+            with suppress(TimeoutError, Transient, Permanent):
+                async with asyncio.timeout(self.warm_until - now):
+                    await self.world.cluster.pods(rollout.target.namespace, rollout.target.canary.selector)
 
     async def _new_requests(self, page: Page) -> tuple[Request, ...]:
         """What people ask of a rollout, when somebody may have asked since the last wake-up: a ring or the sweep says

@@ -221,14 +221,11 @@ def _numbers(rollout: Rollout) -> tuple[object, ...]:
 
 
 def _durable(rollout: Rollout) -> Rollout:
-    """What may not be lost: not a measurement that fails for a moment, which would have every record of a fleet saved
-    when Prometheus is away, not the words of a hold, nor what Prometheus can tell again, nor since when samples are
+    """What may not be lost: not the words of a hold, nor what Prometheus can tell again, nor since when samples are
     fresh for this holder (the next has its own moment)."""
     tallies = tuple(tally for tally in rollout.tallies if tally.total)
-    holds = tuple(replace(hold, detail="") for hold in rollout.holds if _shown(hold))
-    waits = rollout.phase is Phase.HOLDING and not holds
+    holds = tuple(replace(hold, detail="") for hold in rollout.holds)
     return rollout.with_(
-        phase=Phase.PROGRESSING if waits else rollout.phase,
         assessment=None,
         evidence=(),
         fresh_after=0.0,
