@@ -1,5 +1,6 @@
 """Many rollouts under way, as they stand in Redis and on the API server when a bot starts."""
 
+import asyncio
 import copy
 import json
 import time
@@ -12,7 +13,7 @@ import aiohttp
 
 from bot.adapters.mesh import annotation, virtualservice
 from bot.adapters.redis.store import RedisStore
-from bot.catalog import load
+from bot.catalog import Catalog, load
 from bot.rollout.model import Actor, Bake, Destination, Phase, Rollout, RouteRef, Side, Source, Target
 from bot.rollout.plan import parse_steps
 from bot.rollout.route import Mark
@@ -47,15 +48,16 @@ def names(count: int) -> list[str]:
     return [f"svc-{number:05d}" for number in range(count)]
 
 
-async def settle(kube_url: str, redis_url: str, services: Sequence[str], every_s: int) -> None:
+async def settle(kube_url: str, redis_url: str, services: Sequence[str], every_s: int, shards: int = 1) -> None:
     """Put pods, routes with our mark and 5% for the canary, and records that say so, where they belong."""
-    store = RedisStore(redis_url)
+    store = RedisStore(redis_url, shards=shards)
+    known = load(catalog(every_s))
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60.0)) as session:
             for begin in range(0, len(services), _AT_ONCE):
                 some = services[begin : begin + _AT_ONCE]
                 manifests = [_virtual_service(name) for name in some]
-                rollouts = [_rollout(manifest, begin + index, every_s) for index, manifest in enumerate(manifests)]
+                rollouts = [_rollout(manifest, begin + index, known) for index, manifest in enumerate(manifests)]
                 for manifest, rollout in zip(manifests, rollouts, strict=True):
                     mark = Mark(rollout.id, rollout.revision, WEIGHT, rollout.phase.value, rollout.target.service)
                     text = annotation.written(mark, rollout.target, ())
@@ -64,11 +66,13 @@ async def settle(kube_url: str, redis_url: str, services: Sequence[str], every_s
                 async with session.post(f"{kube_url}/_sandbox/store", json=manifests + pods) as answer:
                     if answer.status != 200:
                         raise RuntimeError(await answer.text())
-                for rollout in rollouts:
-                    first = opening(rollout, rollout.created_at)
-                    await store.rollouts.create(rollout, time.time(), (), first.audit)
+                await asyncio.gather(*(_create(store, rollout) for rollout in rollouts))
     finally:
         await store.close()
+
+
+async def _create(store: RedisStore, rollout: Rollout) -> None:
+    await store.rollouts.create(rollout, time.time(), (), opening(rollout, rollout.created_at).audit)
 
 
 def _pods(service: str) -> Iterator[dict[str, Any]]:
@@ -94,12 +98,12 @@ def _virtual_service(name: str) -> dict[str, Any]:
     }
 
 
-def _rollout(manifest: dict[str, Any], number: int, every_s: int) -> Rollout:
+def _rollout(manifest: dict[str, Any], number: int, known: Catalog) -> Rollout:
     """A rollout that has baked its first step for some time, up to four minutes."""
     name = manifest["metadata"]["name"]
     host = f"{name}.shop.svc.cluster.local"
     place = virtualservice.places(copy.deepcopy(manifest))[0]
-    entry = load(catalog(every_s)).entry(name, "shop")
+    entry = known.entry(name, "shop")
     now = time.time()
     since = now - 30 - number * 7 % LONGEST_BAKED_S
 

@@ -2,16 +2,17 @@
 
 The bot is a process of its own beside a real Redis, the sandbox's API server and Slack stand-in, and a metrics server
 that answers from a formula; processor time and memory are the bot's alone. Everything is under way when the bot starts.
-`ROLLOUTS=100,1000` chooses the sizes, `PROFILE=folder` runs the bot under cProfile, which makes it much slower.
+`ROLLOUTS=100,1000` chooses the sizes, `HOLDERS=2 SHARDS=8` how many bots share them (processor time and memory are then
+those of the busiest and the largest), `PROFILE=folder` runs the bots under cProfile, which makes them much slower.
 """
 
 import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -79,13 +80,15 @@ async def load(quick: bool) -> Table:
 
 async def measured(size: int, times: Times) -> dict[str, Any]:
     """The row of one size."""
-    async with _running(size, times) as (made, answers, start_s):
+    async with _running(size, times) as (fleet, start_s, looked_s):
+        made, answers = fleet.rig, fleet.answers
         await asyncio.sleep(times.settle_s)
-        before = await _counted(made, answers)
+        before = await _counted(fleet)
         began = time.monotonic()
         await asyncio.sleep(times.window_s)
-        after = await _counted(made, answers)
-        minutes = size * (time.monotonic() - began) / 60
+        after = await _counted(fleet)
+        window_s = time.monotonic() - began
+        minutes = size * window_s / 60
         late = _between(before["late"], after["late"])
         to_zero = await _to_zero(made, answers, times.bad_within_s)
         acks = await _burst(made, times.burst_s)
@@ -96,63 +99,114 @@ async def measured(size: int, times: Times) -> dict[str, Any]:
             "verdict_to_zero_p99_s": percentile(to_zero, 99),
             "queries_per_rollout_minute": (after["queries"] - before["queries"]) / minutes,
             "api_calls_per_rollout_minute": (after["kube"] - before["kube"]) / minutes,
-            "cpu_fraction": (after["cpu_s"] - before["cpu_s"]) * size / minutes / 60,
-            "rss_mib": made.rss_mib(),
+            "cpu_fraction": max(now - was for was, now in zip(before["cpu_s"], after["cpu_s"], strict=True)) / window_s,
+            "rss_mib": max(one.rss_mib() for one in fleet.each),
             "start_s": start_s,
             "ack_p99_s": percentile(acks, 99),
+            "looked_s": looked_s,
+            "looks_per_rollout_minute": max(late.values(), default=0.0) / minutes,
+            "holders": len(fleet.bots),
         }
 
 
+@dataclass(slots=True)
+class Fleet:
+    """The bots of a measurement, where the metrics are, and the first bot's world."""
+
+    rig: Rig
+    answers: str
+    bots: list[Part]
+    urls: list[str]
+
+    @property
+    def each(self) -> list[Rig]:
+        """Each bot by itself, for what its process uses."""
+        return [replace(self.rig, bot=bot) for bot in self.bots]
+
+    async def gauge(self, name: str) -> float:
+        """The sum of a gauge over all bots; 0.0 for those that do not answer yet."""
+        found = 0.0
+        for url in self.urls:
+            with suppress(aiohttp.ClientError):
+                found += await self.rig.counter(f"{url}/metrics", f"canary_bot_{name} ")
+        return found
+
+
 @asynccontextmanager
-async def _running(size: int, times: Times) -> AsyncIterator[tuple[Rig, str, float]]:
-    """A bot that has looked at each rollout once, where the metrics are, and the seconds that took from its start."""
+async def _running(size: int, times: Times) -> AsyncIterator[tuple[Fleet, float, float]]:
+    """Bots that have looked at each rollout once, and the seconds from their start until all rollouts were taken up
+    (in memory, the next look of each set) and until each was looked at."""
     redis = await asyncio.to_thread(start_redis)
     answers = Part("answers", [sys.executable, "-m", "tests.bench.answers", str(times.every_s)])
     world = new_world(Options(redis=redis.url, slack_mode="socket", with_page=False))
     services = names(size)
+    holders, shards = int(os.environ.get("HOLDERS", "1")), int(os.environ.get("SHARDS", "1"))
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60.0)) as client:
+        fleet = Fleet(Rig(world, client, services), "", [], [])
         try:
             await asyncio.to_thread(answers.wait_ready, 20.0)
+            fleet.answers = answers.url
             world.options = Options(redis=redis.url, prometheus=answers.url, slack_mode="socket", with_page=False)
-            world.bot_port = free_port()
             (world.folder / "catalog.yaml").write_text(catalog(times.every_s))
             world.parts["kube"] = await Part.start("kube", "--token", world.kube_token, ready_within_s=30)
             world.parts["slack"] = await Part.start("slack", "--rate-limits", "off", ready_within_s=30)
-            await settle(world.url("kube"), redis.url, services, times.every_s)
+            await settle(world.url("kube"), redis.url, services, times.every_s, shards)
             began = time.monotonic()
-            await _start(world, size)
-            made = Rig(world, client, services)
-            while (await made.get(f"{answers.url}/stats"))["services"] < size:
-                if time.monotonic() - began > STARTED_WITHIN_S:
-                    raise RuntimeError(f"not all of {size} rollouts were looked at within {STARTED_WITHIN_S:.0f} s")
-                await asyncio.sleep(0.05)
-            yield made, answers.url, time.monotonic() - began
+            for number in range(holders):
+                _start(fleet, size, number, shards)
+            start_s = await _until(lambda: fleet.gauge("active_rollouts"), size, began)
+            looked_s = await _until(lambda: _looked_at(fleet), size, began)
+            yield fleet, start_s, looked_s
         finally:
+            for bot in fleet.bots[1:]:
+                await bot.stop_async(12.0)
             await world.stop()
             await answers.stop_async()
             await asyncio.to_thread(redis.stop)
 
 
-async def _start(world: Any, size: int) -> None:
+async def _looked_at(fleet: Fleet) -> float:
+    return float((await fleet.rig.get(f"{fleet.answers}/stats"))["services"])
+
+
+async def _until(figure: Callable[[], Awaitable[float]], size: int, began: float) -> float:
+    while (found := await figure()) < size:
+        if time.monotonic() - began > STARTED_WITHIN_S:
+            raise RuntimeError(f"only {found:.0f} of {size} rollouts were taken up in {STARTED_WITHIN_S:.0f} s")
+        await asyncio.sleep(0.1)
+    return time.monotonic() - began
+
+
+def _start(fleet: Fleet, size: int, number: int, shards: int) -> None:
     folder = os.environ.get("PROFILE", "")
-    profiler = ["-m", "cProfile", "-o", str(Path(folder) / f"load-{size}.prof")] if folder else []
-    world.bot = Part(
-        "canary-bot",
+    profiler = ["-m", "cProfile", "-o", str(Path(folder) / f"load-{size}-{number}.prof")] if folder else []
+    world = fleet.rig.world
+    world.bot_port = free_port()
+    bot = Part(
+        f"canary-bot-{number}",
         [sys.executable, *profiler, "-m", "bot.cli", "run"],
-        env=world.bot_environment(),
-        log_path=Path(folder) / f"load-{size}.log" if folder else None,
+        env=world.bot_environment() | {"CANARY_BOT_SHARDS": str(shards)},
+        log_path=Path(folder) / f"load-{size}-{number}.log" if folder else None,
         on_stderr=world._bot_line,
     )
+    fleet.bots.append(bot)
+    fleet.urls.append(world.bot_url)
+    world.bot = fleet.bots[0]
 
 
-async def _counted(made: Rig, answers: str) -> dict[str, Any]:
-    stats = await made.get(f"{answers}/stats")
+async def _counted(fleet: Fleet) -> dict[str, Any]:
+    made = fleet.rig
+    stats = await made.get(f"{fleet.answers}/stats")
     requests = await made.get(f"{made.world.url('kube')}/_sandbox/requests")
+    late: dict[float, float] = {}
+    for url in fleet.urls:
+        one = _histogram(await made.text(f"{url}/metrics"), "canary_bot_wake_late_seconds_bucket")
+        late = {bound: count + late.get(bound, 0.0) for bound, count in one.items()}
     return {
         "queries": stats["queries"],
         "kube": sum(one["count"] for one in requests),
-        "cpu_s": made.cpu_s(),
-        "late": _histogram(await made.text(f"{made.world.bot_url}/metrics"), "canary_bot_wake_late_seconds_bucket"),
+        "cpu_s": [one.cpu_s() for one in fleet.each],
+        "late": late,
     }
 
 

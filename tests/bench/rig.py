@@ -50,11 +50,14 @@ class Rig:
     world: World
     session: aiohttp.ClientSession
     names: list[str] = field(default_factory=list)
+    bot: Part | None = None
 
     @property
     def pid(self) -> int:
-        assert self.world.bot is not None
-        return self.world.bot.pid
+        """Of `bot`, else of the world's."""
+        bot = self.bot or self.world.bot
+        assert bot is not None
+        return bot.pid
 
     def cpu_s(self) -> float:
         """Seconds of processor time the bot has used."""
