@@ -150,7 +150,7 @@ class Fleet:
             wanted -= sum(await asyncio.gather(*(self._engines[number].take() for number in tried)))
 
     async def _give_one(self) -> None:
-        """Hand over the shard with the fewest rollouts."""
+        """Hand over the shard with the fewest rollouts; what cannot be handed over now is tried again next round."""
         ready = [engine for engine in self._engines if engine.leading and not engine.store_away]
         try:
             if ready and not self._stopping:
@@ -158,12 +158,12 @@ class Fleet:
                 await self._beat()
                 await self._giving.hand_over()
                 self._home.telemetry.line("shard-given", shard=self._engines.index(self._giving))
-        except (Transient, Permanent) as error:
-            self._home.telemetry.line("shard-kept", error=str(error))
+                self._rung.set()
+        except Exception as error:
+            self._home.telemetry.failed("shard-kept", error)
         finally:
             self._giving = None
             self._moving = None
-            self._rung.set()
 
     async def _watch_nodes(self) -> None:
         """Judge nodes while any shard is worked on."""

@@ -1,9 +1,10 @@
 """A store that is spread over shards: each rollout in the shard of its route, and one answer from all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import cast
 
 import pytest
 
@@ -13,24 +14,59 @@ from bot.errors import Conflict, LeaseLost, NotFound, Permanent, RouteTaken
 from bot.ports.store import Posted
 from bot.rollout.model import Rollout
 from tests.fixtures.redis import RedisServer
+from tests.fixtures.redis_fleet import Servers, cluster
+from tests.fixtures.requirements import needs_binary
 from tests.fixtures.rollouts import NOW, audit, ended, freeze, message, request, rollout
 
 SHARDS = 4
 NAMES = [f"svc{number}" for number in range(12)]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where Redis is, and how it forgets everything."""
+
+    url: str
+    wipe: Callable[[], None]
+
+
+@pytest.fixture(scope="module")
+def redis_cluster() -> Iterator[Servers]:
+    needs_binary("redis-cli")
+    made = cluster(node_timeout_ms=30_000)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(params=["one server", "cluster"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """One server, and a Cluster whose masters have a shard or two each; both empty."""
+    if request.param == "one server":
+        server = cast(RedisServer, request.getfixturevalue("redis_server"))
+        return Place(server.url, server.wipe)
+    servers = cast(Servers, request.getfixturevalue("redis_cluster"))
+
+    def wipe() -> None:
+        for node in servers.nodes:
+            if "role:master" in node.say("INFO", "replication"):
+                assert node.say("FLUSHALL") == "OK"
+
+    wipe()
+    return Place(servers.url, wipe)
+
+
 @pytest.fixture
-async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
-    store = RedisStore(redis_server.url, shards=SHARDS)
+async def store(place: Place) -> AsyncIterator[RedisStore]:
+    store = RedisStore(place.url, shards=SHARDS)
     await store.claim()
     yield store
     await store.close()
 
 
 @pytest.fixture
-async def other(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
+async def other(place: Place) -> AsyncIterator[RedisStore]:
     """Another process, which has seen none of the rollouts."""
-    store = RedisStore(redis_server.url, shards=SHARDS)
+    store = RedisStore(place.url, shards=SHARDS)
     yield store
     await store.close()
 
@@ -116,9 +152,9 @@ async def test_a_request_for_nobody_waits_in_the_first_shard(other: RedisStore) 
 
 async def test_history_is_one_list(store: RedisStore, other: RedisStore) -> None:
     """Ended rollouts and audit lines of all shards come newest first, and no more than were asked for."""
-    for place, name in enumerate(NAMES):
+    for age, name in enumerate(NAMES):
         await store.rollouts.create(_one(name), NOW, (), ())
-        await _end(store, name, NOW + place)
+        await _end(store, name, NOW + age)
     newest = [f"{name}-1" for name in reversed(NAMES)]
     assert [one.id for one in await other.rollouts.finished()] == newest
     assert [one.id for one in await other.rollouts.finished(limit=5)] == newest[:5]
@@ -166,25 +202,26 @@ async def test_each_shard_has_a_lease_of_its_own(store: RedisStore) -> None:
 
 async def test_replicas_see_each_other_until_they_are_silent(store: RedisStore, other: RedisStore) -> None:
     """Who beats is there with what it holds; who leaves is gone at once, who falls silent when its time is over."""
-    await store.replicas.beat("one", 4, 0.3)
-    both = await other.replicas.beat("two", 0, 0.3)
+    await asyncio.gather(store.rollouts.ping(), other.rollouts.ping())
+    await store.replicas.beat("one", 4, 1.0)
+    both = await other.replicas.beat("two", 0, 1.0)
     assert [(one.name, one.held) for one in both] == [("one", 4), ("two", 0)]
     assert both[1].there_s == 0.0
     await asyncio.sleep(0.1)
-    again = await store.replicas.beat("one", 3, 0.3)
+    again = await store.replicas.beat("one", 3, 1.0)
     assert [one.there_s >= 0.1 for one in again] == [True, True]
     await store.replicas.leave("one")
-    assert [one.name for one in await other.replicas.beat("two", 1, 0.3)] == ["two"]
-    await asyncio.sleep(0.4)
-    (only,) = await store.replicas.beat("one", 0, 0.3)
+    assert [one.name for one in await other.replicas.beat("two", 1, 1.0)] == ["two"]
+    await asyncio.sleep(1.1)
+    (only,) = await store.replicas.beat("one", 0, 1.0)
     assert (only.name, only.there_s) == ("one", 0.0)
 
 
 class TestAnotherNumber:
-    async def test_is_refused_while_rollouts_run(self, store: RedisStore, redis_server: RedisServer) -> None:
+    async def test_is_refused_while_rollouts_run(self, store: RedisStore, place: Place) -> None:
         """The sentence says how many and under which number; nothing is written, and a holder of it gets no lease."""
         await store.rollouts.create(_one("svc0"), NOW, (), ())
-        two = RedisStore(redis_server.url, shards=2)
+        two = RedisStore(place.url, shards=2)
         with pytest.raises(Permanent, match=r"in use with 4 shards \(1 active rollouts\), and CANARY_BOT_SHARDS is 2"):
             await two.claim()
         for number in (0, 1):
@@ -193,12 +230,12 @@ class TestAnotherNumber:
         await store.claim()
         await two.close()
 
-    async def test_records_of_before_shards_count_as_one(self, redis_server: RedisServer) -> None:
+    async def test_records_of_before_shards_count_as_one(self, place: Place) -> None:
         """A store that never had a number was used with one."""
-        former = RedisStore(redis_server.url)
+        former = RedisStore(place.url)
         await former.claim()
         await former.rollouts.create(_one("svc0"), NOW, (), ())
-        four = RedisStore(redis_server.url, shards=SHARDS)
+        four = RedisStore(place.url, shards=SHARDS)
         with pytest.raises(Permanent, match=r"in use with 1 shard \(1 active rollouts\)"):
             await four.claim()
         with pytest.raises(Permanent, match="spread over 1 shards"):
@@ -206,16 +243,14 @@ class TestAnotherNumber:
         await former.close()
         await four.close()
 
-    async def test_is_taken_when_nothing_runs_and_history_stays(
-        self, store: RedisStore, redis_server: RedisServer
-    ) -> None:
+    async def test_is_taken_when_nothing_runs_and_history_stays(self, store: RedisStore, place: Place) -> None:
         """What has ended is found under fewer shards as under more; processes of the former number start nothing."""
-        for place, name in enumerate(NAMES):
+        for age, name in enumerate(NAMES):
             await store.rollouts.create(_one(name), NOW, (), ())
-            await _end(store, name, NOW + place)
+            await _end(store, name, NOW + age)
         lease = await store.of(0).leases.acquire("one", 30.0)
         assert lease is not None
-        two = RedisStore(redis_server.url, shards=2)
+        two = RedisStore(place.url, shards=2)
         await two.claim(only_look=True)
         assert await store.of(0).leases.renew("one", lease, 3.0) is not None
         await two.claim()
@@ -227,15 +262,15 @@ class TestAnotherNumber:
         await store.of(0).leases.release("one", lease)
         assert await two.of(0).leases.acquire("two", 3.0) is not None
         await two.rollouts.create(_one("new"), NOW, (), ())
-        again = RedisStore(redis_server.url, shards=2)
+        again = RedisStore(place.url, shards=2)
         await again.claim()
         assert len(await again.rollouts.finished()) == len(NAMES)
         await two.close()
         await again.close()
 
-    async def test_an_empty_store_takes_whatever_comes(self, store: RedisStore, redis_server: RedisServer) -> None:
+    async def test_an_empty_store_takes_whatever_comes(self, store: RedisStore, place: Place) -> None:
         """A Redis that was wiped under running processes goes on with their number."""
-        redis_server.wipe()
+        place.wipe()
         for number in range(SHARDS):
             assert await store.of(number).leases.acquire("one", 3.0) is not None
         await store.rollouts.create(_one("svc0"), NOW, (), ())

@@ -6,9 +6,12 @@ Every story has the town's API server, Envoy, Prometheus and Slack, and a Redis 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from tests.e2e.town import Run, Town, mark_of
 from tests.fixtures.redis_fleet import Servers, cluster, master_of, sentinels
 from tests.fixtures.requirements import needs_binary
 from tests.fleet.conftest import CATALOG
-from tests.fleet.replicas import Fleet, Replica
+from tests.fleet.replicas import PATIENCE_S, Fleet, Replica
 
 SHARDS = 4
 
@@ -38,6 +41,16 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     town = opened(Options(catalog=str(catalog), rate=60.0, with_page=False, slack_mode="http"), bot=False)
     yield town
     town.close()
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Future[Servers]]]:
+    """The Cluster and the Sentinels, which get ready while the town does and the first story is played."""
+    with ThreadPoolExecutor(1) as beside:
+        made = {make.__name__: beside.submit(make) for make in (cluster, sentinels)}
+        yield made
+        for one in made.values():
+            one.result().stop()
 
 
 class Sharded(Fleet):
@@ -67,6 +80,21 @@ class Sharded(Fleet):
         await self.eventually(so)
         return time.monotonic() - began
 
+    async def refused(self, shards: int) -> str:
+        """What a process says that is set to another number, and ends with status 1."""
+        world = self.town.world
+        settings = world.bot_environment() | self.other.settings | {"CANARY_BOT_SHARDS": str(shards)}
+        settings["CANARY_BOT_HTTP_PORT"] = "0"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bot.cli", "run"),
+            env={**os.environ, **settings},
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+        assert process.returncode == 1
+        return said.decode()
+
     async def close(self) -> None:
         for replica in (self.other, self.doored):
             if hasattr(replica, "part") and replica.part.returncode is None:
@@ -84,9 +112,12 @@ async def fleet(town: Town, redis_url: str, shards: int) -> AsyncIterator[Sharde
         await made.close()
 
 
-def test_two_processes_share_the_shards_and_one_takes_over_the_others(town: Town) -> None:
+def test_two_processes_share_the_shards_and_one_takes_over_the_others(
+    servers: dict[str, Future[Servers]], town: Town
+) -> None:
     """The second gets its half by clean hand-overs, every command works for every shard from either, and after kill -9
     the survivor has all: no weight changes, nothing is said twice."""
+    assert servers
     town.play(_shared(town))
 
 
@@ -105,6 +136,7 @@ async def _shared(town: Town) -> None:
         table = await town.say("status")
         assert payments.id in table
         assert checkout.id in table
+        assert "in use with 4 shards" in await made.refused(2)
         made.other.part.send_signal(signal.SIGKILL)
         began = time.monotonic()
         await made.until_held(0, SHARDS)
@@ -146,14 +178,10 @@ async def _heard(made: Sharded, rollout_id: str, verb: str) -> float:
     return 1000 * ((await made.rollout(rollout_id)).history[-1].at - request.at)
 
 
-def test_a_rollout_goes_on_over_a_killed_master_of_a_cluster(town: Town) -> None:
+def test_a_rollout_goes_on_over_a_killed_master_of_a_cluster(servers: dict[str, Future[Servers]], town: Town) -> None:
     """kill -9 of the master that has the rollout's shard, while its first step bakes: the replica takes over, each
     weight is written once, each step said once, and it ends as it should."""
-    servers = cluster()
-    try:
-        town.play(_over_cluster(town, servers))
-    finally:
-        servers.stop()
+    town.play(_over_cluster(town, servers["cluster"].result()))
 
 
 async def _over_cluster(town: Town, servers: Servers) -> None:
@@ -178,14 +206,12 @@ async def _over_cluster(town: Town, servers: Servers) -> None:
         await _promoted_once(run)
 
 
-def test_a_rollout_goes_on_over_a_fail_over_that_lost_its_last_step(town: Town) -> None:
+def test_a_rollout_goes_on_over_a_fail_over_that_lost_its_last_step(
+    servers: dict[str, Future[Servers]], town: Town
+) -> None:
     """The replica has not heard of the last raise when the master dies, and the bot with it: the next one finds the
     older record, believes the mark on the route, and goes on from there. No weight is written twice."""
-    servers = sentinels()
-    try:
-        town.play(_over_sentinels(town, servers))
-    finally:
-        servers.stop()
+    town.play(_over_sentinels(town, servers["sentinels"].result()))
 
 
 async def _over_sentinels(town: Town, servers: Servers) -> None:

@@ -117,7 +117,7 @@ class Server:
                     startup_nodes=[ClusterNode(host, port) for host, port in self._address.nodes],
                     require_full_coverage=False,
                     dynamic_startup_nodes=False,
-                    reinitialize_steps=1,
+                    reinitialize_steps=0,
                     **{**_of_cluster(self._address), **options},
                 )
                 return self._cluster
@@ -171,6 +171,9 @@ class Server:
         with said_in_our_words(call, self.secrets):
             try:
                 async with asyncio.timeout(CALL_WITHIN_S), self._lease_line if lease else self._line:
+                    if self._cluster is not None:
+                        # Before it knows its nodes the client would send calls that come together anywhere.
+                        await self._cluster.initialize()
                     yield
             except TimeoutError as error:
                 raise TimeoutError(str(error) or f"no answer within {CALL_WITHIN_S:g} s") from error
