@@ -174,12 +174,23 @@ def took_over(draft: Draft, event: TookOver) -> None:
 
 
 def _written_over(draft: Draft, write: Write, route: RouteState | None) -> None:
-    """A raise that nobody confirmed, on a route that was written since: no reading will tell whether it landed."""
+    """A raise that nobody confirmed, on a route that was written since: no later reading will tell of it."""
     mark = drift.own_mark(draft.rollout, route) if route else None
-    if mark is None or mark.revision <= write.revision or mark.weight_percent == write.weight_percent:
+    if route is None or mark is None or mark.revision < write.revision:
         return
-    what = f"{write.weight_percent}% may have been on the route for a while"
-    why = "it was being written when the holder changed, and the route was written again before anybody read it"
+    when = "it was being written when the holder changed"
+    if mark.revision == write.revision:
+        if (route.canary_weight or 0) == mark.weight_percent:
+            return
+        what, why = (
+            f"{write.weight_percent}% was on the route for a while",
+            f"{when}, and somebody has changed it since",
+        )
+    else:
+        if mark.weight_percent == write.weight_percent:
+            return
+        what = f"{write.weight_percent}% may have been on the route for a while"
+        why = f"{when}, and the route was written again before anybody read it"
     draft.record(UNCONFIRMED, f"{what}: {why}", BOT, weight_percent=write.weight_percent)
     draft.note(f"{what}: {why}.", tone=Tone.WAIT)
 

@@ -2,7 +2,7 @@
 
 from bot.rollout.events import Request, RouteGone, TookOver, WriteFailed
 from bot.rollout.machine import decide
-from bot.rollout.model import Direction, Phase, Write
+from bot.rollout.model import Direction, HoldReason, Phase, Write
 from bot.rollout.route import Mark, RouteState
 from tests.fixtures.rollouts import ADA, NOW, rollout
 
@@ -46,3 +46,12 @@ def test_a_raise_in_hand_that_nobody_has_written_over_is_read_from_the_route() -
     mark = Mark("payments-7f3a", 3, 5, Phase.PROGRESSING.value)
     over = decide(rollout(write=RAISE, holds=()), TookOver(RouteState("uid-1", "12", 95, 5, mark=mark)), NOW + 90)
     assert not any("may have been" in message.text for message in over.messages)
+
+
+def test_a_raise_that_landed_and_was_changed_by_hand_before_the_next_holder_came_is_told() -> None:
+    """Our mark of it is on the route and the weight is somebody's: it was there, and drift is asked about."""
+    mark = Mark("payments-7f3a", 4, 100, Phase.PROGRESSING.value)
+    over = decide(rollout(write=RAISE, holds=()), TookOver(RouteState("uid-1", "12", 97, 3, mark=mark)), NOW + 90)
+    assert over.rollout.held(HoldReason.DRIFT) is not None
+    assert 100 in [line.weight_percent for line in over.audit]
+    assert any(message.text.startswith("100% was on the route") for message in over.messages)
