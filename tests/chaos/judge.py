@@ -41,7 +41,7 @@ OURS = ("loop-failed", "wake-failed", "illegal-event", "write-broken", "message-
 PROCESS = ("bot kill", "bot term", "bot stop", "bot memory", "patch kill", "patch held", MACHINE)
 TOLD = (
     r"(is at|held at|write of|goes on from|goes on at) {weight}%|"
-    r"\b{weight}% (could not be written for certain|may have been on the route)"
+    r"\b{weight}% (could not be written for certain|may have been on the route|was on the route)"
 )
 """How a raise to some weight is told: as it was confirmed, found, taken over, or never known for certain."""
 FINAL_WEIGHT = {Phase.PROMOTED: 100, Phase.ROLLED_BACK: 0, Phase.CANCELLED: 0}
@@ -348,6 +348,8 @@ def _still_bad(record: Record) -> Iterator[Broken]:
                 continue
             begin = max(one.at, since, record.quiet_at)
             end = following.at if following else record.ended_at
+            stalls = [trouble.end for trouble in record.troubles if begin < trouble.end and trouble.begin < end]
+            begin = max([begin, *stalls])
             if end - begin > BAD_FOR_S and one.rollout:
                 yield Broken("late_rollbacks", f"{one.rollout}: fails, and keeps {one.weight}% for {end - begin:.0f} s")
 
