@@ -11,8 +11,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NOT_YET = {"scipy"}
-"""Has its home, analysis, before it is a dependency."""
 
 
 def contracts() -> configparser.ConfigParser:
@@ -33,7 +31,7 @@ def distributions(requirements: list[str]) -> set[str]:
 
 def test_every_library_with_a_home_is_one_that_can_be_imported() -> None:
     """No contract names a module that does not exist, under which it could never be broken."""
-    assert {name for name in housed() if importlib.util.find_spec(name) is None} <= NOT_YET
+    assert {name for name in housed() if importlib.util.find_spec(name) is None} == set()
 
 
 def test_every_dependency_has_a_home() -> None:

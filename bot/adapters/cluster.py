@@ -269,9 +269,8 @@ def in_mesh(pod: Mapping[str, Any]) -> bool:
 
 
 def node_facts(node: Mapping[str, Any]) -> NodeFacts:
-    """One node: conditions with the moment they last changed (epoch seconds, 0.0 unknown), addresses, region, zone."""
+    """One node: conditions with the moment they last changed (epoch seconds, 0.0 unknown), addresses."""
     metadata, status = node["metadata"], node.get("status") or {}
-    labels = metadata.get("labels") or {}
     return NodeFacts(
         name=metadata["name"],
         conditions=tuple(
@@ -283,8 +282,6 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
             for condition in status.get("conditions") or ()
         ),
         addresses=tuple(str(address["address"]) for address in status.get("addresses") or () if address.get("address")),
-        region=str(labels.get("topology.kubernetes.io/region") or ""),
-        zone=str(labels.get("topology.kubernetes.io/zone") or ""),
     )
 
 

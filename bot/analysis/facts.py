@@ -31,8 +31,6 @@ class NodeFacts:
     name: str
     conditions: tuple[tuple[str, str, float], ...]
     addresses: tuple[str, ...] = ()
-    region: str = ""
-    zone: str = ""
 
 
 def fingerprint(pods: Sequence[PodFacts]) -> str:

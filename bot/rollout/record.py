@@ -16,7 +16,6 @@ from bot.errors import Unreadable
 from bot.rollout.effects import Audit, Message
 from bot.rollout.events import Request
 from bot.rollout.model import Freeze, Rollout
-from bot.rollout.route import Mark
 
 SCHEMA = 1
 
@@ -90,11 +89,6 @@ def load_audit(text: str | bytes) -> Audit:
 def load_freeze(text: str | bytes) -> Freeze:
     """A freeze's record; raises Unreadable."""
     return load(Freeze, text)
-
-
-def load_mark(text: str | bytes) -> Mark:
-    """A mark's record; raises Unreadable."""
-    return load(Mark, text)
 
 
 def shape(cls: type) -> dict[str, dict[str, str]]:
