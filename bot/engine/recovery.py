@@ -44,6 +44,7 @@ class Recovery:
         self._mine = mine
         self._told: dict[str, str] = {}
         self._from_memory: set[str] = set()
+        self._look_now = asyncio.Event()
 
     def forget(self) -> None:
         """Another process looks now."""
@@ -51,7 +52,9 @@ class Recovery:
         self._from_memory.clear()
 
     def wiped(self) -> None:
-        """The store has lost its data while we held the lease: each rollout in memory is held at its next wake-up."""
+        """The store has lost its data while we held the lease: each rollout in memory is held at its next wake-up, and
+        the marks are read for those that are not in it yet."""
+        self._look_now.set()
         self._from_memory = {rollout.id for rollout in self._book.rollouts()}
         for rollout_id in self._from_memory:
             self._ring(rollout_id)
@@ -68,13 +71,22 @@ class Recovery:
     async def run(self) -> None:
         """Look for ever."""
         while True:
+            self._look_now.clear()
             try:
                 await self.round()
             except (Transient, Permanent) as error:
                 self._world.telemetry.line("marks-unread", error=str(error))
-                await self._world.clock.sleep(AGAIN_S)
+                await self._rest(AGAIN_S)
             else:
-                await self._world.clock.sleep(UNSOLVED_EVERY_S if self._told else EVERY_S)
+                await self._rest(UNSOLVED_EVERY_S if self._told else EVERY_S)
+
+    async def _rest(self, seconds: float) -> None:
+        waits = {asyncio.create_task(self._look_now.wait()), asyncio.create_task(self._world.clock.sleep(seconds))}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
 
     async def round(self) -> None:
         """Look once, and take up what is lost. Raises Transient and Permanent."""

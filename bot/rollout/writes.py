@@ -163,6 +163,10 @@ def took_over(draft: Draft, event: TookOver) -> None:
     draft.set(write=None, fresh_after=draft.now)
     if withdrawn is not None and withdrawn.raising:
         draft.record("withdrawn", f"{withdrawn.weight_percent}% was pending when the holder changed", BOT)
+        if event.route is None:
+            _unconfirmed(
+                draft, withdrawn, "the holder changed while it was written, and the route cannot be read now", 1
+            )
         _written_over(draft, withdrawn, event.route)
     if event.route is not None and drift.observe_route(draft, event.route) and draft.rollout.phase.final:
         return

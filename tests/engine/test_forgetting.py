@@ -20,3 +20,13 @@ async def test_a_card_whose_place_was_forgotten_is_posted_anew() -> None:
         cards = {said.ts for said in made.chat.messages.values() if not said.thread and said.channel == "payments"}
         (thread,) = [said.thread for said in made.chat.messages.values() if "something happened" in said.text]
         assert thread in cards
+
+
+async def test_a_rollout_that_is_not_in_memory_is_rebuilt_when_the_store_forgets_under_its_holder() -> None:
+    """The holder rebuilt it, could not load it, and the store lost it once more: its mark is read again at once."""
+    async with stage() as made:
+        name = await at_ten(made)
+        made.engine._book.drop(name)
+        made.store.wipe()
+        await made.play(5)
+        assert made.store.rollouts.records[name].rollout.weight_percent == 10

@@ -55,3 +55,10 @@ def test_a_raise_that_landed_and_was_changed_by_hand_before_the_next_holder_came
     assert over.rollout.held(HoldReason.DRIFT) is not None
     assert 100 in [line.weight_percent for line in over.audit]
     assert any(message.text.startswith("100% was on the route") for message in over.messages)
+
+
+def test_a_raise_of_the_former_holder_may_have_landed_while_nobody_can_read() -> None:
+    """Who takes over without a reading of the route says what the canary may have; a deleted route never tells."""
+    taken = decide(rollout(write=RAISE, holds=()), TookOver(None), NOW + 61)
+    assert 100 in [line.weight_percent for line in taken.audit]
+    assert any("5% or 100%" in message.text for message in taken.messages)
