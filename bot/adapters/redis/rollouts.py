@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from bot.adapters.redis.letters import queued
 from bot.adapters.redis.link import Link
@@ -15,6 +16,8 @@ from bot.rollout.record import dump, load_audit, load_rollout
 
 OLDEST_SERVER = (6, 2)
 _CHUNK = 200
+_SHARED = 1000
+Value = TypeVar("Value")
 
 
 class RedisRollouts:
@@ -27,7 +30,8 @@ class RedisRollouts:
     def __init__(self, link: Link, clock: Clock) -> None:
         self._link = link
         self._clock = clock
-        self._known: dict[str, tuple[str, Rollout]] = {}
+        self._known: dict[str, tuple[int, Rollout]] = {}
+        self._shared: dict[object, Any] = {}
         self._one_reading = asyncio.Lock()
         self._next_reading: asyncio.Task[Active] | None = None
 
@@ -135,12 +139,23 @@ class RedisRollouts:
         return Active(tuple(readable), tuple(quarantined))
 
     def _read(self, name: str, text: str) -> Rollout:
-        known = self._known.get(name)
-        if known is not None and known[0] == text:
+        """A record, the one read before when its text is the same (told by 64 bits of it)."""
+        known, digest = self._known.get(name), hash(text)
+        if known is not None and known[0] == digest:
             return known[1]
         rollout = _read(text)
-        self._known[name] = (text, rollout)
+        rollout = rollout.with_(
+            plan=self._same(rollout.plan), gates=self._same(rollout.gates), rules=self._same(rollout.rules)
+        )
+        self._known[name] = digest, rollout
         return rollout
+
+    def _same(self, value: Value) -> Value:
+        """The equal value that other rollouts have: there are few plans, and thousands of rollouts."""
+        if len(self._shared) > _SHARED:
+            self._shared.clear()
+        found: Value = self._shared.setdefault(value, value)
+        return found
 
     async def finished(self, service: str = "", limit: int = 20) -> tuple[Rollout, ...]:
         """Ended rollouts, newest first; unreadable ones are left out."""
