@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from bot.adapters.redis import RedisStore
+from bot.adapters.redis import RedisStore, server
 from bot.adapters.redis.shards import shard_of
 from bot.errors import Conflict, LeaseLost, Permanent, Transient, Unreadable
 from bot.ports.store import Posted
@@ -310,6 +310,25 @@ async def test_fifty_requests_at_once_all_arrive(store: RedisStore) -> None:
     """More calls at once than connections wait for one instead of failing."""
     await asyncio.gather(*(store.inbox.put(request(f"q{number}")) for number in range(200)))
     assert len(await store.inbox.take("payments-7f3a")) == 200
+
+
+async def test_what_keeps_a_lease_does_not_wait_behind_others(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process with more saves under way than connections renews and beats all the same; what waits too long is
+    Transient."""
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(server, "CALL_WITHIN_S", 0.3)
+    store = RedisStore(redis_server.url)
+    async with store._server._line:
+        with pytest.raises(Transient, match=r"no answer within 0\.3 s"):
+            await store.inbox.put(request())
+        lease = await store.leases.acquire("one", 3.0)
+        assert lease is not None
+        assert await store.leases.renew("one", lease, 3.0) is not None
+        assert len(await store.replicas.beat("one", 1, 3.0)) == 1
+    await store.inbox.put(request())
+    await store.close()
 
 
 async def test_two_stores_share_everything(redis_server: RedisServer, store: RedisStore) -> None:

@@ -65,6 +65,69 @@ async def test_after_an_outage_the_former_holder_goes_first() -> None:
     assert [moved.told for moved in moves] == [["gained"], []]
 
 
+class Loading(Moved):
+    """Takes as long to load as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded = asyncio.Event()
+
+    async def gained(self) -> None:
+        self.told.append("loading")
+        await self.loaded.wait()
+        self.told.append("gained")
+
+
+async def test_the_lease_is_kept_while_its_rollouts_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand records take longer to read than a lease lasts: it is renewed meanwhile, and nobody else gets it."""
+    monkeypatch.setattr("bot.engine.holder.RENEW_EVERY_S", 0.01)
+    clock = FakeClock()
+    store, moves = FakeStore(clock), Loading()
+    slow = Holder(store.leases, clock, FakeTelemetry(), "slow", moves, lambda page: None)
+    other = Holder(store.leases, clock, FakeTelemetry(), "other", Moved(), lambda page: None)
+    for _ in range(10):
+        await slow.round()
+        await other.round()
+        clock.advance(1.0)
+    assert (slow.holds, slow.leading, other.holds) == (True, False, False)
+    moves.loaded.set()
+    await slow.round()
+    assert slow.leading
+    assert moves.told == ["loading", "gained"]
+
+
+async def test_a_lease_that_is_lost_while_loading_ends_the_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read belongs to another now."""
+    monkeypatch.setattr("bot.engine.holder.RENEW_EVERY_S", 0.01)
+    clock = FakeClock()
+    store, moves = FakeStore(clock), Loading()
+    holder = Holder(store.leases, clock, FakeTelemetry(), "slow", moves, lambda page: None)
+    await holder.round()
+    store.leases.expire()
+    store.leases.steal()
+    await holder.round()
+    moves.loaded.set()
+    await holder.round()
+    assert (holder.holds, holder.leading, moves.told) == (False, False, ["loading"])
+
+
+async def test_one_of_several_takes_a_free_lease_only_when_it_is_told_to() -> None:
+    """Others share the shards with it; what it holds it renews by itself."""
+    clock = FakeClock()
+    store = FakeStore(clock)
+    holder = Holder(store.leases, clock, FakeTelemetry(), "one", Moved(), lambda page: None, alone=False)
+    await holder.round()
+    assert not holder.holds
+    assert await holder.take()
+    clock.advance(2.0)
+    await holder.round()
+    clock.advance(2.0)
+    assert holder.may_raise(0.5)
+    await holder.release()
+    await holder.round()
+    assert not holder.holds
+
+
 async def test_a_task_that_swallows_its_cancellation_does_not_hold_up_the_lease(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
