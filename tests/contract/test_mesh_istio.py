@@ -157,6 +157,14 @@ async def test_going_to_zero_survives_a_lost_reply(kube_server: KubeServer, mesh
     assert (await mesh.write(target, zero(2))).canary_weight == 0
 
 
+async def test_a_slow_api_server_does_not_keep_a_canary_from_zero(kube_server: KubeServer, mesh: IstioMesh) -> None:
+    """Each reading takes longer than a raise would wait for one: the way to 0 waits longer."""
+    target = await target_of(mesh)
+    await mesh.write(target, raising(5, 1, 0, None))
+    kube_server.faults(requests=[{"verbs": ["get"], "resource": "virtualservices", "delay_s": 1.2}])
+    assert (await mesh.write(target, zero(2))).canary_weight == 0
+
+
 async def test_every_write_names_the_same_manager_and_touches_nothing_else(
     kube_server: KubeServer, mesh: IstioMesh
 ) -> None:

@@ -43,6 +43,8 @@ _LISTED_WITHIN_S = 1.0
 _RAISE_TIMEOUT_S = 1.0
 _ZERO_TIMEOUT_S = 5.0
 """Long enough for a slow admission webhook: a patch cut short by us would never be admitted."""
+_ZERO_READ_TIMEOUT_S = 3.0
+"""An API server, or a machine, so slow that a reading takes longer than a second must not keep a canary from 0."""
 _ZERO_WITHIN_S = 10.0
 _RAISE_ATTEMPTS = 3
 _ZERO_ATTEMPTS = 6
@@ -222,9 +224,10 @@ class IstioMesh:
         return self._seen.get(target.route.namespace) or self._seen.get("")
 
     async def _written(self, target: Target, change: SetWeight, attempts: int) -> RouteState:
+        zero = change.direction is Direction.ZERO
         refusal: Exception = Conflict("not tried")
         for attempt in range(attempts):
-            manifest = await self._get(target)
+            manifest = await self._get(target, _ZERO_READ_TIMEOUT_S if zero else _READ_TIMEOUT_S)
             if weighing.shows(manifest, target, change):
                 return virtualservice.state(manifest, target)
             operations = weighing.patch(manifest, target, change, exact=attempt < _INEXACT_AFTER)
@@ -233,7 +236,7 @@ class IstioMesh:
                     await self._api.path_of(target.route.namespace, target.route.name),
                     operations,
                     field_manager=self._field_manager,
-                    timeout_s=_ZERO_TIMEOUT_S if change.direction is Direction.ZERO else _RAISE_TIMEOUT_S,
+                    timeout_s=_ZERO_TIMEOUT_S if zero else _RAISE_TIMEOUT_S,
                 )
             except Unprocessable as error:
                 refusal = error
@@ -274,8 +277,8 @@ class IstioMesh:
         except Transient:
             return patched
 
-    async def _get(self, target: Target) -> dict[str, Any]:
-        manifest = await self._api.virtual_service(target.route.namespace, target.route.name, timeout_s=_READ_TIMEOUT_S)
+    async def _get(self, target: Target, timeout_s: float = _READ_TIMEOUT_S) -> dict[str, Any]:
+        manifest = await self._api.virtual_service(target.route.namespace, target.route.name, timeout_s=timeout_s)
         seen = self._scope(target)
         if seen is not None:
             seen.read(manifest)
