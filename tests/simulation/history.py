@@ -10,23 +10,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from bot.adapters.mesh import annotation
 from bot.ports.store import Letter
 from bot.rollout.effects import Decision, Direction, Message, MessageKind, SetWeight
-from bot.rollout.events import Event, Looked, Request, TookOver
+from bot.rollout.events import Event, Looked, Request, RouteGone, TookOver
 from bot.rollout.invariants import violations
-from bot.rollout.model import Phase, Rollout, Target
+from bot.rollout.model import HoldReason, Phase, Rollout, Target
 from bot.rollout.route import Mark
-from tests.simulation.machine import EPOCH_S
+from bot.rollout.wake import RETRY_S as PACE_S
+from tests.simulation.machine import EPOCH_S, LOOKS_AT_CLOCKS_S
 
+CHECK_EVERY_S = 5.0
+"""How often gates are asked in the simulation's catalog."""
+SCRAPE_S = 2.0
+"""How often its Prometheus scrapes."""
 AT_ONCE_S = 2.0
-RETRIED_WITHIN_S = 12.0
-TAKEN_OVER_WITHIN_S = 30.0
-FREEZE_BINDS_AFTER_S = 10.0
+"""From the verdict to weight 0, and from the moment at which nothing stands in the way of a call any more."""
+FAIL_OVER_S = 5.0
+"""The lease lasts 3 s and is asked for each second; the rest is loading and fencing."""
+ROUND_S = CHECK_EVERY_S + SCRAPE_S
+"""One round of gates: the next look, on samples that are newer than the last one's."""
+TAKEN_OVER_WITHIN_S = FAIL_OVER_S + ROUND_S
+ONCE_MORE_S = LOOKS_AT_CLOCKS_S + CHECK_EVERY_S
+"""A wall clock that is stepped can put off the next look by one period, from when the timeline sees the step."""
+RETRY_S = max(PACE_S)
+"""The bot's longest pause between two tries of the way to 0."""
+FREEZE_BINDS_AFTER_S = 1.0
+"""The freezes are read last of all before a raise; an answer of before may be on its way for as long as a call may."""
 BAKE_SLACK_S = 0.5
-LOOKS_WITHIN_S = 22.0
+LOOKS_WITHIN_S = FAIL_OVER_S + ROUND_S
 SAMPLE_SLACK_S = 0.1
 RUNNING = (Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING)
 LATE_WITHIN_S = 12.0
@@ -69,6 +84,34 @@ class Move:
 
 
 @dataclass(slots=True)
+class Drift:
+    """Somebody else changed the route of a running rollout; `was` is what the route was before, `settled` when a
+    person, the other writer, or an end of the rollout settled it."""
+
+    at: float
+    rollout: str
+    manager: str
+    was: "Seen"
+    held: bool
+    settled: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What stood in the way of a process from `since` to `until`.
+
+    `what` is the server that it could not talk to, or "process" for its own end, stop and beginning. `held` says that
+    it had the lease then, or that nobody had it.
+    """
+
+    since: float
+    until: float
+    who: str
+    what: str
+    held: bool
+
+
+@dataclass(slots=True)
 class Climb:
     """The raises of a rollout since it last began: (moment, weight)."""
 
@@ -84,6 +127,10 @@ class Told:
     message: Message
 
 
+LOOKING = ("process", "clock", "api", "store", "metrics")
+"""What a look, and taking over, need."""
+TALKING = ("process", "chat", "store")
+"""What a letter needs."""
 FIGURE_OF_RULE = {2: "raised_wrongly", 3: "late_rollbacks", 5: "lost", 6: "unannounced"}
 
 
@@ -103,7 +150,9 @@ class History:
         self.requests: dict[str, Request] = {}
         self.answers: Counter[str] = Counter()
         self.repeated = 0
+        self.waits: list[tuple[str, float, float, bool]] = []
         self.store: Any = None
+        self.manifest_of: Callable[[tuple[str, str]], dict[str, Any] | None] = lambda key: None
         self.weight_of: Callable[[Target], int] = lambda target: 0
         self.skew_of: Callable[[str], float] = lambda who: 0.0
         self.overridden: set[str] = set()
@@ -114,14 +163,20 @@ class History:
         self._saved: set[tuple[str, int]] = set()
         self._last_landing: dict[str, list[tuple[float, str]]] = {}
         self._back_since: dict[str, float] = {}
+        self._back_by: dict[str, str] = {}
         self._back_pending: dict[str, tuple[float, str]] = {}
-        self._unreachable: list[float] = []
-        self._shaken: list[float] = []
-        self._chat_troubles: list[float] = []
-        self._troubled_at = 0.0
+        self._troubles: list[Trouble] = []
+        self._gone: dict[str, list[float]] = {}
         self._looked: dict[str, float] = {}
         self._in_hand_since: dict[tuple[str, str], float] = {}
-        self._letters: dict[str, Letter] = {}
+        self._frozen_at: dict[str, float] = {}
+        self._letters: dict[str, tuple[float, Letter]] = {}
+        self._asked_at: dict[str, float] = {}
+        self._forgotten: list[tuple[float, float]] = []
+        self._may_be_gone: set[str] = set()
+        self._unresumed: set[str] = set()
+        self._drifts: dict[str, Drift] = {}
+        self._drifted: list[Drift] = []
         self._posts: dict[tuple[str, bool], list[float]] = {}
 
     def say(self, who: str, what: str, text: str = "") -> None:
@@ -141,28 +196,37 @@ class History:
         """Of everything that happened, in order."""
         return self._digest.hexdigest()[:16]
 
-    def fault(self, who: str, service: str, call: str, fate: str) -> None:
-        """A call was made to fail."""
+    def fault(self, who: str, service: str, call: str, fate: str, lasts_s: float) -> None:
+        """A call was made to fail; its caller knows after `lasts_s`."""
         self.faults += 1
         self.fates[fate] += 1
-        self._troubled_at = self.now()
+        self._trouble(who, service, lasts_s)
         self.say(who, "fault", f"{service}.{call}: {fate}")
-        if service == "api":
-            self._unreachable.append(self.now())
-        elif service in ("chat", "store"):
-            self._chat_troubles.append(self.now())
 
-    def disturb(self, who: str, what: str, *, api: bool = False, process: bool = True) -> None:
-        """Something befell a process; `api` when it cannot reach the API server, `process` when it did not run."""
+    def disturb(self, who: str, what: str, *, gone: bool = False, clock: bool = False) -> None:
+        """Something befell a process; `gone` when it does not run, or not for long."""
         self.faults += 1
         self.fates[what.split(" by ", maxsplit=1)[0].split(" from ", maxsplit=1)[0]] += 1
-        if process:
-            self._shaken.append(self.now())
-        if api:
-            self._unreachable.append(self.now())
-        self._chat_troubles.append(self.now())
-        self._troubled_at = self.now()
+        self._trouble(who, "clock" if clock else "process", ONCE_MORE_S if clock else 0.0)
+        if gone:
+            self._gone.setdefault(who, []).append(self.now())
         self.say(who, "disturbed", what)
+
+    def _trouble(self, who: str, what: str, lasts_s: float) -> None:
+        leases = self.store.leases
+        held = not leases.owner or leases.owner == who or leases.until <= self.store.clock.monotonic()
+        self._troubles.append(Trouble(self.now(), self.now() + lasts_s, who, what, held))
+
+    def _troubled_until(self, since: float, services: Sequence[str], who: Sequence[str] = ()) -> float:
+        """When the last trouble ended that reached beyond `since`: of `who`, or of who had the lease at the time."""
+        return max(
+            (
+                one.until
+                for one in self._troubles
+                if one.until >= since and one.what in services and (one.who in who if who else one.held)
+            ),
+            default=0.0,
+        )
 
     def decided(self, who: str, rollout: Rollout, event: Event, decision: Decision, now: float) -> None:
         """A decision was made."""
@@ -196,8 +260,15 @@ class History:
                     self.overridden.add(rollout.id)
             elif effect.direction is Direction.ZERO and after.phase is Phase.ROLLING_BACK:
                 self._back_since.setdefault(rollout.id, self.now())
-                if self.weight_of(rollout.target):
+                self._back_by.setdefault(rollout.id, who)
+                if self.weight_of(rollout.target) and not self._of_another(rollout):
                     self._back_pending.setdefault(rollout.id, (self.now(), who))
+
+    def _of_another(self, rollout: Rollout) -> bool:
+        """A later rollout has the route: a holder that was stopped decides on one that has ended."""
+        manifest = self.manifest_of(("shop", rollout.target.service))
+        mark = annotation.mark_of(manifest) if manifest else None
+        return mark is not None and mark.rollout != rollout.id
 
     def _fresh(self, who: str, rollout: Rollout, event: Event) -> None:
         """Rule 5: a new holder raises on what it has seen itself."""
@@ -210,17 +281,19 @@ class History:
 
     def unwatched(self, rollout: Rollout) -> None:
         """Say so when nobody looks at a canary that has traffic although everything is within reach."""
-        blind_s = self.now() - max(self._looked.get(rollout.id, 0.0), self._troubled_at)
+        blind_s = self.now() - max(self._looked.get(rollout.id, 0.0), self._troubled_until(0.0, LOOKING))
         if rollout.phase in RUNNING and rollout.weight_percent and blind_s > LOOKS_WITHIN_S:
             self.breaks("lost", f"{rollout.id}: nobody has looked at it for {blind_s:.0f} s")
             self._looked[rollout.id] = self.now()
 
     def _not_blind(self, rollout: Rollout, event: Event) -> None:
-        """Rule 9: whatever it waits for, somebody looks at a canary that has traffic."""
-        if isinstance(event, Looked) or rollout.phase not in RUNNING or not rollout.weight_percent:
+        """Rule 9: whatever it waits for, somebody looks at a canary that has traffic. Without a route nobody sends it
+        any: then somebody looks for the route."""
+        if isinstance(event, Looked | RouteGone) or rollout.phase not in RUNNING or not rollout.weight_percent:
             self._looked[rollout.id] = self.now()
             return
-        blind_s = self.now() - max(self._looked.setdefault(rollout.id, self.now()), self._troubled_at)
+        looked = self._looked.setdefault(rollout.id, self.now())
+        blind_s = self.now() - max(looked, self._troubled_until(looked, LOOKING))
         if blind_s > LOOKS_WITHIN_S:
             self.breaks(
                 "broken", f"rule 9: {rollout.id} was not looked at for {blind_s:.0f} s of {rollout.phase.value}"
@@ -235,15 +308,26 @@ class History:
         leases = self.store.leases
         if leases.owner != who or leases.until <= self.store.clock.monotonic():
             self.breaks("raised_wrongly", f"{change.mark.rollout}: {who} sends a raise without the lease")
-        if abs(self.skew_of(who)) > CLOCK_IS_RIGHT_S:
-            return
+        self._with_a_right_clock(who, change)
         now = self.store.clock.now()
         for freeze in self.store.freezes._freezes.values():
-            stands = freeze.covers(target.service, now) and freeze.covers(target.service, now + self.skew_of(who))
-            if stands and now - freeze.since > FREEZE_BINDS_AFTER_S:
-                self.breaks(
-                    "raised_wrongly", f"{change.mark.rollout}: a raise {now - freeze.since:.0f} s into a freeze"
-                )
+            since_s = self.now() - self._frozen_at[freeze.id]
+            by_both = all(freeze.covers(target.service, at) for at in (now, now + self.skew_of(who)))
+            if by_both and since_s > FREEZE_BINDS_AFTER_S:
+                self.breaks("raised_wrongly", f"{change.mark.rollout}: a raise {since_s:.0f} s into a freeze")
+
+    def _with_a_right_clock(self, who: str, change: SetWeight) -> None:
+        """Who has a wrong clock measures nothing: only a first raise, or a person's, is not stopped by that."""
+        name = change.mark.rollout
+        stepped = max((one.since for one in self._troubles if one.who == who and one.what == "clock"), default=-inf)
+        rollout, hurried = self._raises[name, change.mark.revision]
+        wrong = abs(self.skew_of(who)) > CLOCK_IS_RIGHT_S and self.now() - stepped > AT_ONCE_S
+        if wrong and rollout.step >= 0 and not hurried and rollout.held(HoldReason.DRIFT) is None:
+            self.breaks("raised_wrongly", f"{name}: {who} raises by a clock that is {self.skew_of(who):+.0f} s wrong")
+
+    def frozen(self, freeze_id: str) -> None:
+        """A freeze arrived at the store."""
+        self._frozen_at[freeze_id] = self.now()
 
     def landed(
         self, who: str, target: Target, before: dict[str, Any], after: dict[str, Any], store: Any, now: float
@@ -260,20 +344,72 @@ class History:
         if weight > was:
             self._raised(who, target, mark, was, weight)
         if weight == 0:
+            self._settle(name)
             self._climbs[name] = Climb()
             self._reached_zero(name, who)
         if weight != was:
             self.moves.append(Move(self.now(), name, weight, was))
         self._last_landing.setdefault(name, []).append((self.now(), who))
 
-    def by_hand(self, service: str, manager: str, canary: int) -> None:
-        """Somebody else changed the route."""
-        self.say(manager, "by hand", f"{service} canary at {canary}%")
+    def by_hand(self, target: Target, manager: str, before: dict[str, Any] | None, after: dict[str, Any]) -> None:
+        """Somebody else changed the route, or made it anew (no `before`)."""
+        canary = canary_weight(after, target)
+        self.say(manager, "by hand", f"{target.service} canary at {canary}%")
+        self._touched_by(target.service, manager, _seen(before, target), _seen(after, target), canary)
+
+    def removed(self, target: Target, manager: str, before: dict[str, Any]) -> None:
+        """Somebody deleted the route."""
+        self.say(manager, "by hand", f"the route of {target.service} is deleted")
+        self._touched_by(target.service, manager, _seen(before, target), NO_ROUTE, 0)
+
+    def _touched_by(self, service: str, manager: str, was: "Seen", now: "Seen", canary: int) -> None:
         for name, rollout in self.rollouts.items():
-            if rollout.target.service == service:
-                self._climbs[name] = Climb()
-                if canary == 0:
-                    self._back_pending.pop(name, None)
+            if rollout.target.service != service:
+                continue
+            self._climbs[name] = Climb()
+            if canary == 0:
+                self._back_pending.pop(name, None)
+            record = self.store.rollouts.records.get(name)
+            if record is None or record.rollout.phase not in RUNNING or not record.rollout.touched:
+                continue
+            standing = self._drifts.get(name)
+            if standing is not None and standing.was == now:
+                self._settle(name)
+            elif standing is None and was != now:
+                held = record.rollout.held(HoldReason.DRIFT) is not None
+                self._drifts[name] = Drift(self.now(), name, manager, was, held)
+                self._drifted.append(self._drifts[name])
+
+    def _settle(self, name: str) -> None:
+        drift = self._drifts.pop(name, None)
+        if drift is not None:
+            drift.settled = self.now()
+
+    def forgets(self, since: float) -> None:
+        """The store forgets what it took since then; called before it does.
+
+        Everything that has moved a route has to be found again by its mark. What has not may be gone.
+        """
+        self.faults += 1
+        self.fates["store forgets"] += 1
+        self._troubles.append(Trouble(self.now(), self.now(), "", "store", True))
+        self._forgotten.append((since, self.now()))
+        self.say("store", "forgets", "everything" if since == -inf else f"{self.now() - since:.1f} s")
+        for name, rollout in self.rollouts.items():
+            record = self.store.rollouts.records.get(name)
+            manifest = self.manifest_of(("shop", rollout.target.service))
+            mark = annotation.mark_of(manifest) if manifest else None
+            live = mark is not None and mark.rollout == name and not annotation.is_final(mark.phase)
+            if not live:
+                self._may_be_gone.add(name)
+            elif since == -inf and record is not None and not record.rollout.phase.final:
+                self._unresumed.add(name)
+            if self._back_since.get(name, inf) >= since:
+                self._back_since.pop(name, None)
+                self._back_pending.pop(name, None)
+
+    def _lost_with_the_store(self, at: float) -> bool:
+        return any(since <= at <= until for since, until in self._forgotten)
 
     def saved(self, rollout: Rollout) -> None:
         """A record was saved."""
@@ -288,17 +424,22 @@ class History:
 
     def began(self, who: str, text: str) -> None:
         """A process begins; before it there may have been none."""
-        self._troubled_at = self.now()
+        self._trouble(who, "process", 0.0)
         self.say(who, "starts", text)
 
     def asked(self, request: Request) -> None:
         """A person's request reached the inbox."""
         self.requests[request.id] = request
+        self._asked_at[request.id] = self.now()
+        if request.verb == "drift":
+            self._settle(request.rollout)
+        elif request.verb == "resume":
+            self._unresumed.discard(request.rollout)
         self.say(request.by.id, "asks", f"{request.verb} {request.option} {request.rollout}")
 
     def queued(self, rollout_id: str, messages: Sequence[Message], letters: Sequence[Letter]) -> None:
         """Messages were put into the outbox, as these letters."""
-        self._letters.update((letter.id, letter) for letter in letters)
+        self._letters.update((letter.id, (self.now(), letter)) for letter in letters)
         for message in messages:
             self.told.append(Told(self.now(), rollout_id, message))
             if message.kind is MessageKind.ANSWER and message.reply is not None:
@@ -328,27 +469,33 @@ class History:
         for name in self.rollouts:
             record = self.store.rollouts.records.get(name)
             if record is None:
-                self.breaks("lost", f"{name} has no record any more")
+                if name not in self._may_be_gone:
+                    self.breaks("lost", f"{name} has no record any more")
             elif not record.rollout.phase.final:
                 at = f"{record.rollout.phase.value} at {record.rollout.weight_percent}%"
                 holds = sorted(hold.reason.value for hold in record.rollout.holds)
                 self.breaks("lost", f"{name} has not ended: {at}, {holds}, write {record.rollout.write}")
         for name, (since, _) in self._back_pending.items():
-            if self.store.rollouts.records[name].rollout.phase is not Phase.PROMOTED:
+            record = self.store.rollouts.records.get(name)
+            if record is not None and record.rollout.phase is not Phase.PROMOTED:
                 self.breaks("late_rollbacks", f"{name}: decided to go back at {since:.1f} s, and never at 0")
         for move in self.moves:
             self._announced(move)
+        for drift in self._drifted:
+            self._drift_told(drift)
         if outbox_left:
             self.breaks("unannounced", f"{outbox_left} letters were never delivered")
         for request in self.requests.values():
             thread = request.reply.thread if request.reply else ""
-            if not self.answers[thread]:
+            if not self.answers[thread] and not self._lost_with_the_store(self._asked_at[request.id]):
                 self.breaks("lost", f"{request.rollout}: {request.verb} of {request.by.id} got no answer")
         for (name, _), moments in self._posts.items():
             self._repeats(name, moments)
         delivered = {name for name, _ in self._posts}
-        for letter in self._letters.values():
-            if letter.message.kind in POSTED and letter.id not in delivered and not outbox_left:
+        for queued_at, letter in self._letters.values():
+            if letter.id in delivered or outbox_left or self._lost_with_the_store(queued_at):
+                continue
+            if letter.message.kind in POSTED:
                 self.breaks("unannounced", f"letter {letter.id} was never posted: {letter.message.text[:80]}")
         for one in telemetry:
             for event, error in one.failures:
@@ -372,12 +519,20 @@ class History:
             return
         if (name, mark.revision) not in self._saved:
             self.breaks("raised_wrongly", f"{name}: {weight}% was written before it was saved")
-        if name in self._back_since:
-            self.breaks("raised_wrongly", f"{name}: raised to {weight}% after it was decided to go back")
         sent = self._sent.get((who, name, mark.revision), self.now())
+        if sent > self._back_since.get(name, inf):
+            self.breaks("raised_wrongly", f"{name}: raised to {weight}% after it was decided to go back")
+        elif name in self._back_since:
+            self._back_pending[name] = (self.now(), self._back_by[name])
         others = [other for at, other in self._last_landing.get(name, ()) if at > sent and other != who]
         if others:
             self.breaks("raised_wrongly", f"{name}: {who} raised to {weight}% although {others[-1]} had fenced it")
+        if name in self._drifts:
+            self.breaks("broken", f"rule 8: {name}: {weight}% over what {self._drifts[name].manager} did")
+        if name in self._unresumed:
+            self.breaks(
+                "raised_wrongly", f"{name}: raised to {weight}% after the store forgot it, and nobody resumed it"
+            )
         rollout, hurried = decided
         climb = self._climbs.setdefault(name, Climb())
         if climb.raises:
@@ -390,24 +545,31 @@ class History:
         climb.raises.append((self.now(), weight))
 
     def _reached_zero(self, name: str, by: str) -> None:
-        """Rule 3: going to 0 needs the API server and the process that decided it, and nothing else."""
+        """Rule 3: going to 0 needs the API server and the process that decided it, and nothing else.
+
+        Its calls may fail: then it tries again at its pace. When it is gone, or a new holder was first, the lease
+        moves, and the gates are asked once more by somebody who can reach what that takes.
+        """
         since, decider = self._back_pending.pop(name, (0.0, ""))
         if not decider:
             return
-        took_s = self.now() - since
-        limit_s, cause = AT_ONCE_S, "with everything within reach"
-        away = [at for at in self._unreachable if at >= since - RETRIED_WITHIN_S]
-        if away:
-            limit_s = max(limit_s, away[-1] - since + RETRIED_WITHIN_S)
-            cause = "after the API server was out of reach"
-        gone = [at for at in self._shaken if at >= since - RETRIED_WITHIN_S]
-        if gone or by != decider:
-            limit_s = max(limit_s, (gone or [since])[-1] - since + TAKEN_OVER_WITHIN_S)
-            cause = "after a process was gone"
+        ready, limit_s, cause = since, AT_ONCE_S, "with everything within reach"
+        gone = [at for at in self._gone.get(decider, ()) if at >= since]
+        if by == decider:
+            troubled = self._troubled_until(since, ("api", "process"), (decider,))
+            if troubled:
+                ready, limit_s, cause = troubled, RETRY_S + AT_ONCE_S, "after its calls failed or it was stopped"
+        else:
+            troubled = max(self._troubled_until(since, LOOKING, (by,)), self._troubled_until(since, LOOKING))
+            ready, limit_s, cause = max(since, troubled), TAKEN_OVER_WITHIN_S + AT_ONCE_S, "by another holder"
+        took_s = self.now() - ready
+        self.waits.append((cause, self.now() - since, took_s, bool(gone)))
         if took_s > limit_s:
             self.breaks("late_rollbacks", f"{name}: at 0 only {took_s:.1f} s after the verdict, {cause}")
 
     def _announced(self, move: Move) -> None:
+        if move.rollout in self._may_be_gone and move.rollout not in self.store.rollouts.records:
+            return
         said = [
             one.message
             for one in self.told
@@ -425,12 +587,45 @@ class History:
         ):
             self.breaks("unannounced", f"{move.rollout}: {move.was}% -> {move.weight}% is not in the audit")
 
+    def _drift_told(self, drift: Drift) -> None:
+        """Rule 8: people are told of it, or it has been settled or has ended by then. A watch that has died without a
+        word costs a minute: that is how often routes are read without one."""
+        until = drift.at + TAKEN_OVER_WITHIN_S
+        for one in self._troubles:
+            if one.held and one.what in (*LOOKING, "api news") and one.since <= until:
+                until = max(until, one.until + TAKEN_OVER_WITHIN_S)
+        record = self.store.rollouts.records.get(drift.rollout)
+        ended = record is None or (record.rollout.ended_at or inf) - EPOCH_S <= until
+        if drift.held or drift.settled <= until or ended:
+            return
+        kinds = (*TELLING, MessageKind.ASK)
+        if not any(
+            one.rollout == drift.rollout and drift.at <= one.at <= until and one.message.kind in kinds
+            for one in self.told
+        ):
+            self.breaks(
+                "unannounced", f"{drift.rollout}: what {drift.manager} did at {drift.at:.1f} s was told to nobody"
+            )
+
     def _repeats(self, letter: str, moments: Sequence[float]) -> None:
         again = len(moments) - 1
         self.repeated += again
         for earlier, later in pairwise(moments):
-            if not any(earlier - LATE_WITHIN_S <= at <= later + 1e-6 for at in self._chat_troubles):
+            excuses = (one for one in self._troubles if one.what in TALKING)
+            if not any(earlier - LATE_WITHIN_S <= one.since <= later + 1e-6 for one in excuses):
                 self.breaks("broken", f"letter {letter} was said again for no reason")
+
+
+Seen = tuple[int, int, str | None]
+"""Of a route: the canary's weight, the sum of all, and our annotation."""
+NO_ROUTE: Seen = (0, 0, None)
+
+
+def _seen(manifest: dict[str, Any] | None, target: Target) -> Seen:
+    if manifest is None:
+        return NO_ROUTE
+    text = (manifest["metadata"].get("annotations") or {}).get(annotation.KEY)
+    return canary_weight(manifest, target), _sum(manifest), text
 
 
 def _named(event: Event) -> str:

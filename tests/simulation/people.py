@@ -84,8 +84,12 @@ class People:
             return
         reasons = rollout.hold_reasons
         if rollout.phase is Phase.ROLLING_BACK:
+            if impatient and self.made_again(rollout):
+                self._town.truth.edit(rollout.target.service, canary_weight=0, by="kubectl-edit")
+            elif impatient and ("shop", rollout.target.service) not in self._town.truth.objects:
+                self.put(bot, "rollback", rollout)
             return
-        if impatient and rollout.phase is not Phase.SCHEDULED:
+        if impatient:
             self.put(bot, "rollback", rollout)
         elif HoldReason.REDEPLOYED in reasons:
             self.put(bot, self._random.choice(("restart", "rollback")), rollout)
@@ -97,6 +101,11 @@ class People:
             self.put(bot, "rollback", rollout)
         elif rollout.phase is Phase.AWAITING_APPROVAL:
             self.put(bot, "approve", rollout)
+
+    def made_again(self, rollout: Rollout) -> bool:
+        """The route is another object than the rollout's, which the bot never writes: it pages, and people do it."""
+        route = self._town.truth.objects.get(("shop", rollout.target.service))
+        return route is not None and route["metadata"]["uid"] != rollout.target.route.uid
 
     def _active(self, service: str) -> Rollout | None:
         return next((one for one in self._town.active if one.target.service == service), None)

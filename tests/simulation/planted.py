@@ -6,16 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bot.adapters.mesh import weighing
+from bot.analysis.gates import error_rate, p99
 from bot.engine.book import Page
 from bot.engine.deliver import Deliver
 from bot.engine.engine import Engine
 from bot.engine.holder import Holder
 from bot.engine.keep import Keep
+from bot.engine.measure import Measure
+from bot.engine.recovery import Recovery
 from bot.engine.wake import Wake
 from bot.errors import Transient
 from bot.rollout import advance, drift, judging, looking, people
 from bot.rollout.effects import Direction, MessageKind, SetWeight
-from bot.rollout.events import Event, WriteFailed
+from bot.rollout.events import Event, RouteGone, WriteFailed
 from bot.rollout.gate import Verdict
 from bot.rollout.model import Phase
 
@@ -187,10 +190,76 @@ def _blind_while_held(former: Any) -> Any:
     return lambda rollout, now: rollout.phase is Phase.PROGRESSING and former(rollout, now)
 
 
+def _clock_set_back_blinds(former: Any) -> Any:
+    def look_due(rollout: Any, now: float) -> bool:
+        look = rollout.assessment
+        return former(rollout, now) and (look is None or now - look.at >= rollout.rules.check_every_s - 0.05)
+
+    return look_due
+
+
+def _tries_slowly(former: Any) -> Any:
+    def slow(self: Wake, page: Page, started: float) -> None:
+        former(self, page, started)
+        if page.rollout.phase is Phase.ROLLING_BACK and page.due_at is not None:
+            page.due_at += 15.0
+            self.world.timeline.at(page.rollout.id, page.due_at)
+
+    return slow
+
+
+def _loads_late(former: Any) -> Any:
+    async def gained(self: Engine) -> None:
+        await self._world.clock.sleep(15.0)
+        await former(self)
+
+    return gained
+
+
+def _goes_on_unasked(former: Any) -> Any:
+    def held(rollout: Any, now: float) -> Any:
+        made = former(rollout, now)
+        return replace(made, rollout=replace(made.rollout, holds=()))
+
+    return held
+
+
+def _marks_are_not_read(former: Any) -> Any:
+    async def each_round(self: Recovery) -> None:
+        return None
+
+    return each_round
+
+
+def _gone_is_nothing(former: Any) -> Any:
+    async def route(self: Measure, rollout: Any) -> Any:
+        found = await former(self, rollout)
+        return None if isinstance(found, RouteGone) else found
+
+    return route
+
+
+def _knows_no_freeze(former: Any) -> Any:
+    async def freezes_now(self: Measure) -> tuple[()]:
+        return ()
+
+    return freezes_now
+
+
+def _passes(former: Any) -> Any:
+    return lambda weighed, **named: Verdict.PASS if named["known"] else Verdict.INCONCLUSIVE
+
+
 def _wake_module() -> Any:
     from bot.engine import wake
 
     return wake
+
+
+def _recovery_module() -> Any:
+    from bot.engine import recovery
+
+    return recovery
 
 
 PLANTS: Mapping[str, Plant] = {
@@ -216,5 +285,19 @@ PLANTS: Mapping[str, Plant] = {
     "no button is stale": Plant(7, "broken", "rule 7", people, "stale", _never_stale, 400),
     "drift is not seen": Plant(8, "broken", "rule 8", drift, "differs", _no_drift, 400),
     "blind while held": Plant(9, "broken", "rule 9", _wake_module(), "look_due", _blind_while_held, 400),
+    "no freeze is known": Plant(2, "raised_wrongly", "into a freeze", Measure, "freezes_now", _knows_no_freeze, 400),
+    "tries to 0 every 15 s": Plant(3, "late_rollbacks", "after its calls", Wake, "_close", _tries_slowly, 400),
+    "a new holder loads late": Plant(9, "broken", "rule 9", Engine, "gained", _loads_late, 400),
+    "sequential errors always pass": Plant(3, "late_rollbacks", "of quiet", error_rate, "verdict", _passes, 400),
+    "sequential p99 always passes": Plant(3, "late_rollbacks", "of quiet", p99, "verdict", _passes, 400),
+    "marks are not read": Plant(5, "lost", "no record any more", Recovery, "round", _marks_are_not_read, 400),
+    "rebuilt ones go on": Plant(
+        5, "raised_wrongly", "nobody resumed it", _recovery_module(), "held_rebuilt", _goes_on_unasked, 400
+    ),
+    "kept ones go on": Plant(
+        5, "raised_wrongly", "nobody resumed it", _recovery_module(), "held_in_memory", _goes_on_unasked, 400
+    ),
+    "a deleted route is nothing": Plant(8, "unannounced", "was told to nobody", Measure, "route", _gone_is_nothing),
+    "a clock set back blinds": Plant(9, "broken", "rule 9", _wake_module(), "look_due", _clock_set_back_blinds, 400),
 }
 """Name -> fault. A rule has several where it has several guards."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,13 +11,16 @@ import jsonpatch
 from bot.adapters.kubernetes import Change, Unprocessable
 from bot.adapters.mesh.istio import IstioMesh
 from bot.analysis.samples import Answer, Query
+from bot.engine.routes import READ_AT_LEAST_EVERY_S
 from bot.errors import CanaryError, CannotMeasure, Conflict, NotFound, Permanent, Transient
 from bot.ports.mesh import Survey, Wanted
+from bot.ports.store import Lease
 from bot.rollout.effects import Page, SetWeight
 from bot.rollout.model import Target
 from bot.rollout.route import RouteState
 from tests.fakes.mesh import FakeMesh
 from tests.fakes.metrics import FakeMetrics
+from tests.fakes.store import FakeLeases
 from tests.simulation.history import History
 from tests.simulation.loop import WORLD
 from tests.simulation.wire import LATENCY_S, SPREAD_S, Wire
@@ -111,8 +114,8 @@ class SimKube:
 
         return await self._wire.call("api", "patch", act, timeout_s, changes=True, more=KUBE_REFUSALS)
 
-    async def pages(self, path: str, *, timeout_s: float = 3.0) -> AsyncGenerator[list[dict[str, Any]], None]:
-        yield await self.all(path, timeout_s=timeout_s)
+    def pages(self, path: str, *, timeout_s: float = 3.0) -> "OnePage":
+        return OnePage(self.all(path, timeout_s=timeout_s))
 
     async def follow(self, path: str, *, selector: str = "") -> AsyncGenerator[Change, None]:
         """Changes only, and some of them lost: without a whole list nothing is read from it."""
@@ -125,6 +128,26 @@ class SimKube:
             yield Change("MODIFIED", shown)
 
 
+class OnePage:
+    """A list in one page; no generator, for one that is cut off in the middle cannot be closed quietly."""
+
+    def __init__(self, ask: Coroutine[Any, Any, list[dict[str, Any]]]) -> None:
+        self._ask: Coroutine[Any, Any, list[dict[str, Any]]] | None = ask
+
+    def __aiter__(self) -> "OnePage":
+        return self
+
+    async def __anext__(self) -> list[dict[str, Any]]:
+        ask, self._ask = self._ask, None
+        if ask is None:
+            raise StopAsyncIteration
+        return await ask
+
+    async def aclose(self) -> None:
+        if self._ask is not None:
+            self._ask.close()
+
+
 class Ear:
     """Hears of something over a wire: later, or never while it is cut."""
 
@@ -133,15 +156,17 @@ class Ear:
 
     def put_nowait(self, said: Any) -> None:
         wire = self._wire
-        lost = self._service in wire.cut or wire.random.random() < wire.rates.get(self._service, 0.0)
-        if lost or wire.process.dead:
+        if wire.process.dead:
+            return
+        if self._service in wire.cut or wire.random.random() < wire.rates.get(self._service, 0.0):
+            wire.told(f"{self._service} news", "hear", "unheard", READ_AT_LEAST_EVERY_S)
             return
         delay_s = LATENCY_S + SPREAD_S * wire.random.random()
         wire.loop.call_later(delay_s, self._queue.put_nowait, said, context=WORLD)
 
 
 class SimMesh(IstioMesh):
-    """The real router over the simulated API server; only preflight is the fake's."""
+    """The real router over the simulated API server; only preflight and what stands behind a side are the fake's."""
 
     def __init__(self, truth: Truth, wire: Wire, owner: str, history: History) -> None:
         super().__init__(SimKube(truth, wire, owner))  # type: ignore[arg-type]
@@ -150,19 +175,32 @@ class SimMesh(IstioMesh):
     async def survey(self, wanted: Wanted, first_weight: int) -> Survey:
         return await self._wire.call("api", "survey", lambda: self._truth.survey(wanted, first_weight), 3.0)
 
+    async def resolved(self, target: Target) -> Target:
+        return await self._wire.call("api", "resolved", lambda: self._truth.resolved(target), 3.0)
+
     async def write(self, target: Target, change: SetWeight) -> RouteState:
         self._history.sent(self._owner, target, change)
         return await super().write(target, change)
 
 
 class SimMetrics(FakeMetrics):
-    """Prometheus, without the buckets that no gate here asks for."""
+    """Prometheus, with a few buckets only, and those only where a gate asks for them."""
 
-    @staticmethod
-    def _add(flows: Any, labels: Mapping[str, str], per_s: float, behaviour: Any) -> None:
-        if per_s > 0:
-            key = ("istio_requests_total", tuple(sorted(labels.items())))
-            flows[key] = flows.get(key, 0.0) + per_s
+    def __init__(self, now: Callable[[], float], *, scrape_s: float, latency: bool) -> None:
+        super().__init__(now, scrape_s=scrape_s)
+        self._latency = latency
+
+    def _add(self, flows: Any, labels: Mapping[str, str], per_s: float, behaviour: Any) -> None:  # type: ignore[override]
+        if per_s <= 0:
+            return
+        key = tuple(sorted(labels.items()))
+        series = "istio_requests_total", key
+        flows[series] = flows.get(series, 0.0) + per_s
+        if not self._latency:
+            return
+        for le, fraction in (("100", 1 - behaviour.slow), ("250", 1 - behaviour.slow), ("5000", 1.0), ("+Inf", 1.0)):
+            bucket = "istio_request_duration_milliseconds_bucket", tuple(sorted({**labels, "le": le}.items()))
+            flows[bucket] = flows.get(bucket, 0.0) + per_s * fraction
 
     def answer(self, queries: Sequence[Query]) -> Mapping[Query, Answer | CannotMeasure]:
         return {query: self._answer(query) for query in dict.fromkeys(queries)}
@@ -209,6 +247,19 @@ class WiredCluster:
 
     async def nodes(self) -> Any:
         return await self._wire.call("api", "nodes", self._cluster.nodes, PODS_TIMEOUT_S)
+
+
+class SimLeases(FakeLeases):
+    """The lease's tokens rise whatever the store forgets: they come from its server's clock."""
+
+    issued = 0
+
+    async def acquire(self, owner: str, ttl_s: float) -> Lease | None:
+        if not self._held or self.owner == owner:
+            self.token = max(self.token, self.issued)
+        lease = await super().acquire(owner, ttl_s)
+        self.issued = max(self.issued, self.token)
+        return lease
 
 
 class WiredInbox:

@@ -18,12 +18,16 @@ SETTLED_EVERY_S = 2.0
 QUIET_ROUNDS = 2
 PATIENCE_S = 45.0
 GIVEN_UP_S = 200.0
-BAD_FOR_S = 45.0
+BAD_FOR_S = 25.0
 SERVICES = ("store", "api", "metrics", "chat")
 MISHAPS = (
     *("kill",) * 4, *("blade",) * 6, *("stall",) * 5, *("stop",) * 3, *("partition",) * 4, *("step",) * 2, "store down",
     "metrics down", *("edit",) * 2, "redeploy", "pods", "stable pods", *("sigterm",) * 2, "scrape gap",
+    "wiped", *("rewound",) * 2, *("route deleted",) * 2, "taken out", "canary gone", "stable gone",
 )  # fmt: skip
+
+
+WRITERS = ("kubectl-edit", "argocd-controller")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,8 @@ class Story:
         rates = {name: rate * random.choice((0.0, 1.0, 1.0, 2.0)) for name in SERVICES}
         if random.random() < 0.25:
             rates["patch"] = 0.3
-        self.town = Town(loop, random, history, rates)
+        self.gates = random.choice(("threshold", "threshold", "sequential", "p99"))
+        self.town = Town(loop, random, history, rates, self.gates)
         self.people = People(self.town, random)
         self.services = ["payments", "checkout"] if random.random() < 0.15 else ["payments"]
         self.letters_left = 0
@@ -125,8 +130,25 @@ class Story:
         bot = random.choice(alive) if alive else None
         match what:
             case "edit":
-                manager = random.choice(("kubectl-edit", "argocd-controller"))
-                town.truth.edit(service, canary_weight=random.choice((0, 3, 50, 100)), by=manager)
+                weight = random.choice((0, 3, 50, 100))
+                if ("shop", service) in town.truth.objects:
+                    town.truth.edit(service, canary_weight=weight, by=random.choice(WRITERS))
+            case "taken out":
+                if ("shop", service) in town.truth.objects:
+                    town.take_out(service, random.choice(WRITERS))
+            case "route deleted":
+                writer = random.choice(WRITERS)
+                town.delete_route(service, writer)
+                if random.random() < 0.6:
+                    self._loop.call_later(random.uniform(0.1, 20.0), town.restore_route, service, writer)
+            case "canary gone" | "stable gone":
+                version = "v2" if what == "canary gone" else "v1"
+                town.remove_pods(service, version)
+                self._loop.call_later(random.uniform(3.0, 20.0), town.restore_pods, service, version)
+            case "wiped":
+                town.wipe_store()
+            case "rewound":
+                town.rewind_store(random.uniform(0.05, 1.0))
             case "redeploy":
                 town.cluster.change(f"{service}-v2", template="hash-2", images=("sha256:2",))
                 self._history.say("world", "redeploy", service)
@@ -165,7 +187,7 @@ class Story:
                 town.step_clock(bot, random.choice((-60.0, -4.0, -1.0, 1.0, 4.0, 60.0)))
             case "sigterm":
                 bot.stopping = True
-                self._history.disturb(bot.name, "told to stop")
+                self._history.disturb(bot.name, "told to stop", gone=True)
                 self._loop.spawn(bot.process, bot.engine.stop())
                 self._loop.call_later(random.uniform(0.2, 6.0), self._start_bot)
 
@@ -178,7 +200,10 @@ class Story:
 
     def _spoil(self, service: str) -> None:
         """From now on the canary fails."""
-        self.town.metrics.behave(f"{service}.shop.svc.cluster.local", "v2", fail=0.4)
+        wrong = (
+            {"slow": 0.4, "slow_ms": 2000.0} if self.gates == "p99" and self._random.random() < 0.5 else {"fail": 0.4}
+        )
+        self.town.metrics.behave(f"{service}.shop.svc.cluster.local", "v2", **wrong)
         self._bad[service] = self._loop.time()
         self._history.say("world", "bad release", service)
 
@@ -190,11 +215,12 @@ class Story:
             bot.wire.blade = None
             town.thaw(bot)
             town.heal(bot)
-            bot.clock.skew_s = 0.0
-            bot.timeline.stepped()
+            if bot.clock.skew_s:
+                town.step_clock(bot, -bot.clock.skew_s)
         for service in self.services:
             for version in ("v1", "v2"):
                 town.cluster.change(f"{service}-{version}", ready=True)
+                town.restore_pods(service, version)
         if not any(bot.serves for bot in town.bots):
             self._start_bot()
         town.store.freezes._freezes.clear()
@@ -219,7 +245,7 @@ class Story:
         for rollout in self.town.active:
             service = rollout.target.service
             weight = self.town.weight(service)
-            if service not in self._bad or weight < 5 or not rollout.touched:
+            if service not in self._bad or weight < 5 or not rollout.touched or self.people.made_again(rollout):
                 self._flowing_since.pop(service, None)
                 continue
             since = max(self._flowing_since.setdefault(service, self._loop.time()), quiet_since, self._bad[service])

@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
+from math import inf
 from random import Random
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.simulation.machine import LoopTimeline, SkewedClock
 from tests.simulation.servers import (
     LETTER,
     STORE_TIMEOUT_S,
+    SimLeases,
     SimMesh,
     SimMetrics,
     Truth,
@@ -37,6 +39,7 @@ from tests.simulation.servers import (
     WiredInbox,
     WiredMetrics,
     WiredPager,
+    copied,
 )
 from tests.simulation.wire import Blade, Remote, Wire, at_once
 
@@ -46,12 +49,17 @@ plans:
   short: {steps: "10%:8s, 50%:8s:approve, 100%:8s"}
   free: {steps: "20%:6s, 60%:6s, 100%:6s"}
   two: {steps: "50%:8s, 100%:8s"}
-gates:
-  error-rate: {max: 2%, min_requests: 20, judge: threshold}
+gates: GATES
 services:
   payments: {namespace: shop, mesh: istio, route: {name: payments}, subsets: [v1, v2], approvers: ["@release-leads"]}
   checkout: {namespace: shop, mesh: istio, route: {name: checkout}, subsets: [v1, v2]}
 """
+GATES = {
+    "threshold": "{error-rate: {max: 2%, min_requests: 20, judge: threshold}}",
+    "sequential": "{error-rate: {max: 2%, min_requests: 20}}",
+    "p99": "{error-rate: {max: 2%, min_requests: 20}, p99: {max: 250ms, min_requests: 20}}",
+}
+"""How releases are judged, by name; what is not said is the product's default, and so a sequential test."""
 CHANGING = frozenset(
     ("save", "create", "note", "acquire", "renew", "release", "add", "done", "delay", "set_posted", "remove")
 )
@@ -98,28 +106,35 @@ class Bot:
 class Town:
     """Everything there is in one run."""
 
-    def __init__(self, loop: VirtualLoop, random: Random, history: History, rates: dict[str, float]) -> None:
+    def __init__(
+        self, loop: VirtualLoop, random: Random, history: History, rates: dict[str, float], gates: str
+    ) -> None:
         self.loop, self.random, self.history, self.rates = loop, random, history, rates
         self.clock = SkewedClock(loop, 0.0)
-        self.catalog: Catalog = _catalog()
+        self.catalog: Catalog = _catalog(gates)
         self.store = FakeStore(self.clock)
+        self.store.leases = SimLeases(self.store)
         self.truth = Truth(self._stored)
         self.cluster = FakeCluster()
-        self.metrics = SimMetrics(self.clock.now, scrape_s=SCRAPE_S)
+        self.metrics = SimMetrics(self.clock.now, scrape_s=SCRAPE_S, latency=gates == "p99")
         self.chat = FakeChat()
         self.pager = FakePager()
         self.directory = FakeDirectory()
         self.bots: list[Bot] = []
+        self._applied: dict[str, dict[str, Any]] = {}
+        self._removed: dict[str, list[Any]] = {}
         self._ids = itertools.count(0x7000)
         self._names = itertools.count(1)
         self._watch_store()
         history.store = self.store
+        history.manifest_of = self.truth.objects.get
         history.weight_of = lambda target: self.weight(target.service)
         history.skew_of = lambda who: next(bot.clock.skew_s for bot in self.bots if bot.name == who)
 
     def add_service(self, name: str, *, missing: bool = False) -> None:
         """A service with a stable v1 and a canary v2, both with pods, and two minutes of traffic behind it."""
         target = self.truth.add(name, missing=missing)
+        self._applied[name] = copied(self.truth.manifest(name))
         for version in ("v1", "v2"):
             self.cluster.add_workload(name, version, node="node-1" if version == "v1" else "node-2")
         pods = at_once(self.cluster.pods("shop", target.canary.selector))
@@ -139,7 +154,7 @@ class Town:
             process,
             self.random,
             self.rates,
-            told=lambda service, call, fate: self.history.fault(process.name, service, call, fate),
+            told=lambda *fault: self.history.fault(process.name, *fault),
             died=lambda: self.fall(bot),
         )
         telemetry = PlainTelemetry()
@@ -185,13 +200,13 @@ class Town:
             bot.process.dead = True
             bot.process.stopped = False
             bot.process.held.clear()
-            self.history.disturb(bot.name, "killed")
+            self.history.disturb(bot.name, "killed", gone=True)
 
     def freeze(self, bot: Bot) -> None:
         """SIGSTOP."""
         if bot.serves:
             bot.process.stopped = True
-            self.history.disturb(bot.name, "stopped")
+            self.history.disturb(bot.name, "stopped", gone=True)
 
     def thaw(self, bot: Bot) -> None:
         """SIGCONT."""
@@ -203,19 +218,19 @@ class Town:
         """Somebody sets the wall clock."""
         bot.clock.skew_s += by_s
         bot.timeline.stepped()
-        self.history.disturb(bot.name, f"clock stepped by {by_s:+.1f} s")
+        self.history.disturb(bot.name, f"clock stepped by {by_s:+.1f} s", clock=True)
 
     def cut(self, bot: Bot, services: set[str]) -> None:
         """Cut a process off from some servers."""
         bot.wire.cut |= services
         named = ", ".join(sorted(services))
-        self.history.disturb(bot.name, f"cut off from {named}", api="api" in services, process=False)
+        self.history.disturb(bot.name, f"cut off from {named}")
 
     def heal(self, bot: Bot) -> None:
         """Connect it again; its watches are opened anew and tell of everything."""
         if not bot.wire.cut:
             return
-        self.history.disturb(bot.name, "connected again", api="api" in bot.wire.cut, process=False)
+        self.history.disturb(bot.name, "connected again")
         bot.wire.cut.clear()
         for namespace, name in list(self.truth.objects):
             self.truth._tell(namespace, name)
@@ -234,8 +249,73 @@ class Town:
             self.freeze(bot)
             self.loop.call_later(blade.stops_s, self.thaw, bot, context=WORLD)
 
+    def delete_route(self, service: str, manager: str) -> None:
+        """Somebody deletes the object: the host sends to all ready pods then."""
+        if ("shop", service) in self.truth.objects:
+            before = self.truth.manifest(service)
+            self.truth.delete(service)
+            self.metrics.weight(_host(service), 50)
+            self.history.removed(self.truth.targets[service], manager, before)
+
+    def restore_route(self, service: str, manager: str) -> None:
+        """The owner applies the object again: another one, as it was at first."""
+        if ("shop", service) not in self.truth.objects:
+            former, manifest = self.truth.targets[service], copied(self._applied[service])
+            uid = manifest["metadata"]["uid"] = f"uid-{service}-{self.new_id()}"
+            self.truth.targets[service] = replace(former, route=replace(former.route, uid=uid))
+            self.truth._store(manifest, manager)
+
+    def take_out(self, service: str, manager: str) -> None:
+        """Somebody takes the canary's destination out of the route."""
+        manifest = copied(self.truth.manifest(service))
+        entries = manifest["spec"]["http"][0]["route"]
+        subset = self.truth.targets[service].canary.destination.subset
+        stays = [entry for entry in entries if entry["destination"].get("subset") != subset]
+        if len(stays) < len(entries):
+            stays[0]["weight"] = 100
+            manifest["spec"]["http"][0]["route"] = stays
+            self.truth._store(manifest, manager)
+
+    def remove_pods(self, service: str, version: str) -> None:
+        """Somebody deletes the workload, or sets it to 0 replicas: connections to it fail."""
+        workload = f"{service}-{version}"
+        gone = [one for one in self.cluster._pods if one[1].workload == workload]
+        if gone:
+            self._removed[workload] = gone
+            self.cluster._pods = [one for one in self.cluster._pods if one not in gone]
+            self.metrics.behave(_host(service), version, refuse=1.0)
+            self.history.say("world", "pods gone", workload)
+
+    def restore_pods(self, service: str, version: str) -> None:
+        """The workload is there again, as it was."""
+        gone = self._removed.pop(f"{service}-{version}", [])
+        if gone:
+            self.cluster._pods += gone
+            self.metrics.behave(_host(service), version, refuse=0.0)
+
+    def wipe_store(self) -> None:
+        """The store forgets everything, as an empty replica or a FLUSHALL makes it."""
+        ids = self.store.outbox._ids
+        self.history.forgets(-inf)
+        self.store.wipe()
+        self.store.outbox._ids = ids
+        self.store.inbox._waiting.clear()
+
+    def rewind_store(self, lost_s: float) -> None:
+        """A replica that is `lost_s` behind takes over: what was taken in that time is forgotten."""
+        kept, since = _shot(self.store), self.loop.time()
+
+        def rewind() -> None:
+            self.history.forgets(since)
+            for part, state in zip(_parts(self.store), kept, strict=True):
+                vars(part).update(state)
+
+        self.loop.call_later(lost_s, rewind, context=WORLD)
+
     def weight(self, service: str) -> int:
-        """What the route gives to the canary."""
+        """What the route gives to the canary; 0 without a route."""
+        if ("shop", service) not in self.truth.objects:
+            return 0
         return canary_weight(self.truth.manifest(service), self.truth.targets[service])
 
     @property
@@ -251,19 +331,20 @@ class Town:
     def _stored(self, before: dict[str, Any] | None, after: dict[str, Any], manager: str) -> None:
         name = after["metadata"]["name"]
         target = self.truth.targets.get(name)
-        if target is None or before is None:
+        if target is None:
             return
         canary = canary_weight(after, target)
         self.metrics.weight(f"{name}.shop.svc.cluster.local", min(100, canary))
-        if manager.startswith("bot-"):
+        if before is not None and manager.startswith("bot-"):
             self.history.landed(manager, target, before, after, self.store, self.clock.now())
         else:
-            self.history.by_hand(name, manager, canary)
+            self.history.by_hand(target, manager, before, after)
 
     def _watch_store(self) -> None:
         """Hear of what is saved, said and asked, whoever does it."""
         history, store = self.history, self.store
         save, create, put, queue = store.rollouts.save, store.rollouts.create, store.inbox.put, store.outbox.queue
+        add = store.freezes.add
 
         async def saved(rollout: Rollout, *args: Any, **named: Any) -> None:
             await save(rollout, *args, **named)
@@ -277,6 +358,10 @@ class Town:
             await put(request)
             history.asked(request)
 
+        async def frozen(freeze: Any) -> None:
+            await add(freeze)
+            history.frozen(freeze.id)
+
         def queued(rollout_id: str, messages: Any) -> None:
             known = {letter.id for lane in store.outbox._letters.values() for letter in lane}
             queue(rollout_id, messages)
@@ -286,6 +371,7 @@ class Town:
         store.rollouts.save = saved  # type: ignore[method-assign]
         store.rollouts.create = created  # type: ignore[method-assign, assignment]
         store.inbox.put = asked  # type: ignore[method-assign]
+        store.freezes.add = frozen  # type: ignore[method-assign]
         store.outbox.queue = queued  # type: ignore[method-assign]
 
 
@@ -313,11 +399,39 @@ def watched(history: History) -> Iterator[None]:
         deliver.Deliver._deliver = former_deliver  # type: ignore[method-assign]
 
 
-_PARSED: list[Catalog] = []
+_PARSED: dict[str, Catalog] = {}
 
 
-def _catalog() -> Catalog:
+def _catalog(gates: str) -> Catalog:
     """Parsed once: reading YAML takes longer than a run."""
-    if not _PARSED:
-        _PARSED.append(load(CATALOG))
-    return _PARSED[0]
+    if gates not in _PARSED:
+        _PARSED[gates] = load(CATALOG.replace("GATES", GATES[gates]))
+    return _PARSED[gates]
+
+
+def _host(service: str) -> str:
+    return f"{service}.shop.svc.cluster.local"
+
+
+def _parts(store: FakeStore) -> tuple[object, ...]:
+    return store.rollouts, store.inbox, store.outbox, store.freezes, store.leases
+
+
+def _shot(store: FakeStore) -> list[dict[str, Any]]:
+    """All that the store knows now, but for who listens, and the numbers that its clock keeps rising."""
+    shot = []
+    for part in _parts(store):
+        known = {
+            name: value for name, value in vars(part).items() if name not in ("_store", "_listeners", "_ids", "issued")
+        }
+        shot.append({name: _copied(value) for name, value in known.items() if not callable(value)})
+    return shot
+
+
+def _copied(value: Any) -> Any:
+    """Containers anew, and buckets; everything else in a store is a value."""
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return list(value)
+    return replace(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -16,6 +16,8 @@ FATES = ("refused", "lost", "hang", "slow", "late")
 LATENCY_S = 0.004
 SPREAD_S = 0.03
 LATE_S = 6.0
+REFUSED_S = 1.0
+"""A refused call is over at once; 429 asks for a second."""
 
 
 def at_once(act: Coroutine[Any, Any, Any]) -> Any:
@@ -44,14 +46,14 @@ class Wire:
     """The network of one process.
 
     `rates` are probabilities of a fault by service or call, `cut` are services out of reach. `died` is called when the
-    blade falls, `told` with every fault (service, call, fate).
+    blade falls, `told` with every fault (service, call, fate, seconds until the caller knows).
     """
 
     loop: VirtualLoop
     process: Process
     random: Random
     rates: dict[str, float]
-    told: Callable[[str, str, str], None]
+    told: Callable[[str, str, str, float], None]
     died: Callable[[], None]
     cut: set[str] = field(default_factory=set)
     blade: Blade | None = None
@@ -75,7 +77,8 @@ class Wire:
                 await asyncio.sleep(0)
         fate = self._fate(service, name, more)
         if fate:
-            self.told(service, name, fate)
+            refusal = fate == "refused" or (more is not None and fate in more)
+            self.told(service, name, fate, REFUSED_S if refusal else timeout_s)
         reply = self.loop.create_future()
         if not fate:
             delay_s = LATENCY_S + SPREAD_S * self.random.random()
