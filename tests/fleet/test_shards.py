@@ -224,8 +224,7 @@ async def _over_sentinels(town: Town, servers: Servers) -> None:
         await run.says("is at 10%")
         await asyncio.to_thread(replica.say, "REPLICAOF", "NO", "ONE")
         await run.reaches(100)
-        at = (await made.rollout(run.id)).weight_percent
-        assert at == 100
+        await made.eventually(lambda: _saved(made, run, 100))
         made.doored.part.send_signal(signal.SIGKILL)
         await asyncio.to_thread(master.kill)
         await made.doored.part.stop_async(1.0)
@@ -234,6 +233,10 @@ async def _over_sentinels(town: Town, servers: Servers) -> None:
         await made.start(made.doored)
         await made.eventually(lambda: _believed(made, run, before))
         await _promoted_once(run)
+
+
+async def _saved(made: Sharded, run: Run, weight: int) -> bool:
+    return (await made.rollout(run.id)).weight_percent == weight
 
 
 async def _lost_step(made: Sharded, run: Run) -> bool:
