@@ -58,6 +58,7 @@ class Together:
         self._lane = asyncio.Semaphore(LANE)
         self._careful_lane = asyncio.Semaphore(CAREFUL_LANE)
         self._answered_at = float("-inf")
+        self._quick_at = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, queries: Sequence[Query]) -> Mapping[Query, Told]:
@@ -144,12 +145,14 @@ class Together:
     def _learn(self, members: tuple[tuple[str, ...], ...], told: Told, started: float, now: float) -> None:
         """Make the next chunks of a bad one smaller, and those of a good one larger.
 
-        While nothing at all is answered it is not these members' fault; then only one chunk is tried in smaller pieces.
+        While nothing at all is answered, or nothing quickly, it is not these members' fault; then only one chunk is
+        tried in smaller pieces: a server, or a machine, that is slow with everything gets no more questions for it.
         """
-        good = isinstance(told, Answer) and now - started < SLOW_S
-        if isinstance(told, Answer):
+        answered = isinstance(told, Answer)
+        if answered:
             self._answered_at = now
-        if good:
+        if answered and now - started < SLOW_S:
+            self._quick_at = now
             for services in members:
                 size = self._small.get(services)
                 if size is not None and size * SHRINK >= self._chunk:
@@ -157,7 +160,8 @@ class Together:
                 elif size is not None:
                     self._small[services] = size * SHRINK
             return
-        if self._answered_at >= started or not self._small:
+        others_at = self._quick_at if answered else self._answered_at
+        if others_at >= started or not self._small:
             size = max(1, len(members) // SHRINK)
             self._small.update(dict.fromkeys(members, size))
 

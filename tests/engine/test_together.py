@@ -8,7 +8,7 @@ import pytest
 from bot.analysis.merging import LABEL, shape
 from bot.analysis.promql import over, selector
 from bot.analysis.samples import Answer, Query, Series
-from bot.engine.together import Together
+from bot.engine.together import SLOW_S, Together
 from bot.errors import CannotMeasure
 from tests.fakes.clock import FakeClock
 
@@ -138,6 +138,30 @@ async def test_a_server_that_is_away_is_not_asked_more_often(rig: Rig) -> None:
     for _ in range(4):
         answers = await rig.ask(NAMES)
     assert all(isinstance(answer, Answer) for answer in answers.values())
+    assert len(rig.server.asked) == 3
+
+
+async def test_a_server_that_is_slow_with_everything_is_not_asked_more_often(rig: Rig) -> None:
+    """Answers that all take long are nobody's fault: at most one chunk is asked in pieces, and only for a while."""
+    answer = rig.server._answer
+
+    async def slow(query: Query) -> Answer | CannotMeasure:
+        await rig.clock.sleep(SLOW_S + 1)
+        return await answer(query)
+
+    rig.server._answer = slow  # type: ignore[method-assign]
+    for _ in range(6):
+        rig.server.asked.clear()
+        tasks = rig.begin(NAMES)
+        await rig.pass_window()
+        while not all(task.done() for task in tasks.values()):
+            rig.clock.advance(SLOW_S + 1)
+            for _ in range(30):
+                await asyncio.sleep(0)
+        assert len(rig.server.asked) <= 10
+    rig.server._answer = answer  # type: ignore[method-assign]
+    for _ in range(4):
+        await rig.ask(NAMES)
     assert len(rig.server.asked) == 3
 
 
