@@ -46,6 +46,8 @@ def questions(rollout: Rollout, now: float, memory: Memory | None = None) -> tup
     """
     if begin_of(rollout) is None:
         return ()
+    if memory:
+        memory.asked_at = now
     summed = memory.all_sums(rollout, now) if memory else None
     if summed is not None:
         return (*summed, *_beside_sums(rollout, now))
@@ -124,6 +126,14 @@ def assess(
     )
 
 
+def _ahead_s(server_time: float, asked_at: float | None, now: float) -> float:
+    """How far Prometheus' clock is ahead of ours, negative when behind: no further than its answer says that was given
+    at some moment between asking and now. An answer that was long on its way, or waited here, shows no wrong clock."""
+    if asked_at is None or not asked_at <= now:
+        return server_time - now
+    return server_time - min(max(server_time, asked_at), now)
+
+
 def _means_something(spec: GateSpec, rollout: Rollout) -> bool:
     """With somebody else's weights on the route, nothing says how many requests the canary should have had."""
     return spec.kind != "missing-responses" or rollout.held(HoldReason.DRIFT) is None
@@ -146,7 +156,7 @@ def _look(
     times = [one.server_time for one in measured]
     times += [answer.server_time for answer in answers.values() if not measured and isinstance(answer, Answer)]
     known = [time for time in times if time is not None]
-    skew_s = known[0] - now if known else 0.0
+    skew_s = _ahead_s(known[0], memory.asked_at if memory else None, now) if known else 0.0
     ahead_s = skew_s if skew_s > 1 else 0.0
     interval_s = measured[0].interval_s if measured else 0.0
     arrived_at = rollout.bake.arrived_at

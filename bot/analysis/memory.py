@@ -187,6 +187,7 @@ class _Kept:
 class Memory:
     """Of one rollout, in the holder's memory. Not shared, not saved.
 
+    `asked_at` is when the questions of this look were made (epoch seconds).
     With `summed` the service is asked for sums, `detailed` asks for the samples of its latencies nevertheless.
     """
 
@@ -202,12 +203,14 @@ class Memory:
         "_sorted",
         "_sums",
         "_told",
+        "asked_at",
         "detailed",
         "summed",
     )
 
     def __init__(self, *, summed: bool = False) -> None:
         self.summed = summed
+        self.asked_at: float | None = None
         self.detailed = False
         self._fits: bool | None = None
         self._kept: dict[str, _Kept] = {}
@@ -278,10 +281,9 @@ class Memory:
             sums = self._sums[metric] = Sums(metric, rollout.target, self._interval_s, _limits_ms(metric, rollout))
             if self._going_on(rollout, now):
                 sums.sampled.append(rollout.bake.covered_until)
-        reached = [one.until for one in rollout.evidence]
         pending = sums.questions(
             self._since(begin),
-            min(reached) if reached else None,
+            None if sums.until else _reached(metric, rollout),
             now + self._ahead_s,
             rollout.rules.check_every_s,
             whole=metric == BUCKETS and _open(rollout),
@@ -447,6 +449,13 @@ def _needed(rollout: Rollout) -> tuple[str, ...]:
     if "p99" in kinds:
         needed.append(BUCKETS)
     return tuple(needed)
+
+
+def _reached(metric: str, rollout: Rollout) -> float | None:
+    """Up to which moment everything of this metric has been judged; None when nothing has."""
+    kind = "p99" if metric == BUCKETS else "error-rate"
+    names = {spec.name for spec in rollout.gates if spec.kind == kind}
+    return min((one.until for one in rollout.evidence if one.gate in names), default=None)
 
 
 def _limits_ms(metric: str, rollout: Rollout) -> tuple[float, ...] | None:

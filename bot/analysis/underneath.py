@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bot.analysis.counts import Counter
-from bot.analysis.latency import Histogram, Latencies
+from bot.analysis.latency import Histogram, Latencies, Shown
 from bot.analysis.look import BUCKETS, Answers, Look, Pods, range_questions
 from bot.analysis.nodes import NodeHealth
 from bot.analysis.promql import literal, quote
@@ -53,11 +53,16 @@ def latency_gate(spec: GateSpec) -> bool:
 
 def underneath_questions(rollout: Rollout, now: float) -> tuple[Query, ...]:
     """Throttling, and latencies where no gate asks for them; only once a latency gate is near its limit or beyond."""
-    look = rollout.assessment
-    if look is None or not any(_near(report) for _, report in _paired(rollout.gates, look.reports)):
+    if not near_its_limit(rollout):
         return ()
     throttling = _throttling(rollout.target)
     return (*range_questions(BUCKETS, rollout, now), *((throttling,) if throttling else ()))
+
+
+def near_its_limit(rollout: Rollout) -> bool:
+    """A latency gate was near its limit at the last look, or beyond."""
+    look = rollout.assessment
+    return look is not None and any(_near(report) for _, report in _paired(rollout.gates, look.reports))
 
 
 def failing_latency(rollout: Rollout, reports: Sequence[GateReport]) -> tuple[tuple[GateSpec, GateReport], ...]:
@@ -127,6 +132,8 @@ def _together(latencies: Latencies | None, begin: float) -> tuple[Histogram, His
         return Histogram(), Histogram()
     end = latencies.counted.newest_at or begin
     found = (Histogram(), Histogram())
+    if latencies.shown is not None:
+        return _shown(latencies.shown, end) or found
     for since in dict.fromkeys((max(begin, end - RECENT_S), begin)):
         for reporter in ("destination", "waypoint", "source"):
             canary = latencies.histogram(since, end, reporter, Whose.CANARY)
@@ -135,6 +142,17 @@ def _together(latencies: Latencies | None, begin: float) -> tuple[Histogram, His
                 return canary, stable
             found = max(found, (canary, stable), key=lambda pair: pair[0].requests)
     return found
+
+
+def _shown(shown: Shown, end: float) -> tuple[Histogram, Histogram] | None:
+    """The same where few buckets are counted from look to look: since the weight was set, unless that is old."""
+    if shown.until < end - RECENT_S / 2:
+        return None
+    for reporter in ("destination", "waypoint", "source"):
+        canary = shown.histogram(reporter, Whose.CANARY)
+        if canary.requests >= ENOUGH:
+            return canary, shown.histogram(reporter, Whose.STABLE)
+    return None
 
 
 def _placed(

@@ -10,15 +10,19 @@ from bot.analysis.look import Answers, Pods
 from bot.analysis.memory import Memory
 from bot.analysis.nodes import NodeHealth
 from bot.analysis.samples import Query
+from bot.analysis.underneath import failing_latency, near_its_limit
 from bot.engine.routes import Routes
 from bot.engine.world import World
-from bot.errors import Conflict, NotFound, Permanent, Transient
+from bot.errors import CannotMeasure, Conflict, NotFound, Permanent, Transient
 from bot.ports.mesh import Misplaced, RouteMissing
 from bot.rollout.events import Clocked, Looked, Remains, RouteGone
+from bot.rollout.gate import Assessment
 from bot.rollout.model import Freeze, Rollout, Side
 from bot.rollout.route import RouteState
 
 FREEZES_HOLD_S = 1.0
+DETAILED = 40
+"""Rollouts whose latencies are asked for in samples at a time, although services are asked for sums."""
 SUMMED_FROM = 200
 SUMMED_BELOW = 100
 """Active rollouts from which on their services are asked for sums instead of samples, and below which no longer."""
@@ -42,6 +46,7 @@ class Measure:
         self._store_away = store_away
         self._active = active
         self._summed = False
+        self._detailed: set[str] = set()
         self._world = world
         self._routes = routes
         self._nodes = nodes
@@ -61,17 +66,13 @@ class Measure:
         answers, canary, stable, route, freezes = await self._asked(rollout, asked)
         if canary:
             self._pinned.setdefault(rollout.id, canary)
-        assessment = assess(
-            rollout,
-            self._world.clock.now(),
-            answers,
-            canary_pods=canary,
-            stable_pods=stable,
-            canary_baseline=self._pinned.get(rollout.id),
-            nodes=self._nodes(),
-            memory=memory,
-        )
+        assessment = self._assessed(rollout, answers, canary, stable, memory)
         memory.size(rollout, answers)
+        if memory.summed and not memory.detailed and failing_latency(rollout, assessment.reports):
+            memory.detailed = self._may_be_detailed(rollout.id)
+            if memory.detailed:
+                detailed = await self._in_detail(rollout, memory)
+                assessment = self._assessed(rollout, detailed, canary, stable, memory) if detailed else assessment
         if isinstance(route, RouteGone):
             return Looked(assessment, freezes, gone=route)
         return Looked(assessment, freezes, route)
@@ -84,7 +85,40 @@ class Measure:
         many = SUMMED_BELOW if self._summed else SUMMED_FROM
         self._summed = self._active() >= many
         memory.summed = self._summed
+        near = self._summed and near_its_limit(rollout)
+        memory.detailed = near and self._may_be_detailed(rollout.id)
+        if not near:
+            self._detailed.discard(rollout.id)
         return memory
+
+    async def _in_detail(self, rollout: Rollout, memory: Memory) -> Answers | None:
+        """The samples of a failing gate's latencies, for what it is put down to; None when they do not come at once."""
+        asked = questions(rollout, self._world.clock.now(), memory)
+        try:
+            answers = await asyncio.wait_for(self._world.metrics.ask(asked), BESIDE_S)
+        except TimeoutError:
+            return None
+        return None if any(isinstance(answer, CannotMeasure) for answer in answers.values()) else answers
+
+    def _may_be_detailed(self, rollout_id: str) -> bool:
+        """Samples of all latencies for this one as well; when very many are slow at once the others go without."""
+        if len(self._detailed) < DETAILED:
+            self._detailed.add(rollout_id)
+        return rollout_id in self._detailed
+
+    def _assessed(
+        self, rollout: Rollout, answers: Answers, canary: Pods | None, stable: Pods | None, memory: Memory
+    ) -> Assessment:
+        return assess(
+            rollout,
+            self._world.clock.now(),
+            answers,
+            canary_pods=canary,
+            stable_pods=stable,
+            canary_baseline=self._pinned.get(rollout.id),
+            nodes=self._nodes(),
+            memory=memory,
+        )
 
     async def _asked(
         self, rollout: Rollout, asked: Sequence[Query]
@@ -135,11 +169,13 @@ class Measure:
         """The rollout has ended."""
         self._pinned.pop(rollout_id, None)
         self._memories.pop(rollout_id, None)
+        self._detailed.discard(rollout_id)
 
     def clear(self) -> None:
         """Another process decides now."""
         self._pinned.clear()
         self._memories.clear()
+        self._detailed.clear()
 
     async def route(self, rollout: Rollout) -> RouteState | RouteGone | None:
         """The route as it is, None when it cannot be read now."""

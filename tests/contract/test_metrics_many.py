@@ -7,10 +7,12 @@ from math import floor
 import pytest
 
 from bot.analysis.assessment import assess, questions
+from bot.analysis.look import BUCKETS, REQUESTS
 from bot.analysis.memory import MANY, SCRAPES_S, Memory, sizing
+from bot.analysis.merging import LABEL, by_service, merged, part, shape
 from bot.analysis.promql import selector
 from bot.analysis.samples import Answer, Query, Series
-from bot.analysis.sums import increments
+from bot.analysis.sums import increments, sum_question
 from bot.rollout.gate import Assessment, Verdict, parse_gate
 from bot.rollout.model import Rollout
 from tests.contract.test_metrics import INTERVAL_S, World, baking, running, world
@@ -120,3 +122,72 @@ async def test_a_service_of_many_series_is_judged_by_its_sums(world: World) -> N
     bad = await until(Verdict.FAIL, "500")
     assert bad.reports[0].deciding
     assert not bad.reports[0].stable_fails
+
+
+@pytest.mark.parametrize("running", ["prometheus"], indirect=True)
+async def test_questions_of_many_services_answer_as_each_alone(world: World) -> None:
+    """Samples, sums, few buckets and single numbers, by the real server's rules: the same rows for every service, also
+    for one whose proxies restarted, one that is born in between, one that vanished and one that has nothing."""
+    hosts = tuple(f"{name}.{world.host}" for name in ("steady", "restarted", "born", "vanished", "none"))
+    for host in hosts[:2] + hosts[3:4]:
+        for version in ("v1", "v2"):
+            world.exporter.requests(500, host, version, slow=3)
+    await world.scraped(4)
+    await asyncio.sleep(1.1)
+    begin = floor(time.time())
+    world.exporter.reset(hosts[1])
+    world.exporter.reset(hosts[3])
+    for host in hosts[:3]:
+        world.exporter.requests(40, host, "v2", slow=1)
+        world.exporter.requests(7, host, "v2", response_code="503", response_flags="UF,URX")
+    await world.scraped(6)
+    await asyncio.sleep(1.1)
+    end = floor(time.time())
+
+    def asked(host: str) -> list[Query]:
+        requests, buckets = (selector(metric, {LABEL: host}) for metric in (REQUESTS, BUCKETS))
+        return [
+            sum_question(REQUESTS, (host,), begin, end),
+            sum_question(BUCKETS, (host,), begin, end),
+            sum_question(BUCKETS, (host,), begin, end, ("250", "+Inf")),
+            Query(f"{requests}[30s]", end),
+            Query(f"{buckets}[30s]", end),
+            Query(f"count({requests})", end),
+            Query(f"count({requests} and on (job, instance) up)", end),
+            Query(f"max(count_over_time({requests}[30s]))", end),
+        ]
+
+    for questions_alike in zip(*(asked(host) for host in hosts), strict=True):
+        shapes = [shape(query) for query in questions_alike]
+        found = shapes[0]
+        assert found is not None
+        assert [one and one[0] for one in shapes] == [found[0]] * len(hosts)
+        together = merged(found[0], hosts)
+        told = await world.metrics.ask([together, *questions_alike])
+        answer = told[together]
+        assert isinstance(answer, Answer), answer
+        rows = by_service(answer)
+        for host, query in zip(hosts, questions_alike, strict=True):
+            alone = told[query]
+            assert isinstance(alone, Answer), alone
+            apart = part(found[0], (host,), answer, rows)
+            assert sorted(map(_row, apart.series)) == sorted(map(_row, alone.series)), (host, query.promql)
+    sums = (await world.metrics.ask([(one := sum_question(REQUESTS, hosts, begin, end))]))[one]
+    assert isinstance(sums, Answer)
+    counted = {
+        (row.labels[LABEL].partition(".")[0], row.labels.get("response_code")): row.points[-1][1]
+        for row in sums.series
+        if row.labels.get("destination_version") == "v2"
+    }
+    assert {key: value for key, value in counted.items() if value} == {
+        ("steady", "200"): 40,
+        ("steady", "503"): 7,
+        ("restarted", "200"): 40,
+        ("restarted", "503"): 7,
+        ("born", "200"): 40,
+        ("born", "503"): 7,
+    }
+
+
+def _row(series: Series) -> tuple[list[tuple[str, str]], tuple[tuple[float, float], ...]]:
+    return sorted(series.labels.items()), series.points
