@@ -262,12 +262,15 @@ def _ahead(draft: Draft, mark: Mark) -> bool:
     """A write of ours landed although its answer or its save was lost: its weight is the true one."""
     rollout = draft.rollout
     draft.set(marked=mark.revision, revision=max(rollout.revision, mark.revision + 1), write=None, touched=True)
+    text = f"Our own write of {mark.weight_percent}% was found on the route ({mark.reason})"
     if mark.weight_percent == rollout.weight_percent:
-        drop_hold(draft, HoldReason.DRIFT)
         draft.set(found=None, gone="")
+        if drop_hold(draft, HoldReason.DRIFT):
+            draft.set(bake=fresh_bake(draft.now, rollout.bake.extra_s), assessment=None)
+            draft.record("found", text, BOT)
+            draft.note(f"{text}: our weights are back. The bake of this step starts anew.{remaining(draft)}")
         return False
     _take(draft, mark.weight_percent, _step_of(rollout, mark.weight_percent), None)
-    text = f"Our own write of {mark.weight_percent}% was found on the route ({mark.reason})"
     draft.record("found", text, BOT)
     draft.note(f"{text}: its confirmation had been lost. The bake of this step starts anew.{remaining(draft)}")
     return True

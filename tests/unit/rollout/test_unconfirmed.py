@@ -2,7 +2,7 @@
 
 from bot.rollout.events import Request, RouteGone, TookOver, WriteFailed
 from bot.rollout.machine import decide
-from bot.rollout.model import Direction, HoldReason, Phase, Write
+from bot.rollout.model import Direction, Hold, HoldReason, Phase, Write
 from bot.rollout.route import Mark, RouteState
 from tests.fixtures.rollouts import ADA, NOW, rollout
 
@@ -62,3 +62,16 @@ def test_a_raise_of_the_former_holder_may_have_landed_while_nobody_can_read() ->
     taken = decide(rollout(write=RAISE, holds=()), TookOver(None), NOW + 61)
     assert 100 in [line.weight_percent for line in taken.audit]
     assert any("5% or 100%" in message.text for message in taken.messages)
+
+
+def test_a_weight_put_back_whose_confirmation_was_lost_is_told_and_baked_anew() -> None:
+    """Somebody set the canary to 0, a person had our weight put back, and the process died after the patch."""
+    again = Write(5, 4, Direction.RAISE, "Ada put our weights back", ADA, NOW + 60, step=0, from_percent=0)
+    drift = (Hold(HoldReason.DRIFT, NOW + 30, "the route says 0%", ADA),)
+    mark = Mark("payments-7f3a", 4, 5, Phase.PROGRESSING.value, reason="Ada put our weights back")
+    state = RouteState("uid-1", "12", 95, 5, mark=mark)
+    over = decide(rollout(write=again, holds=drift, phase=Phase.HOLDING), TookOver(state), NOW + 90)
+    assert over.rollout.held(HoldReason.DRIFT) is None
+    assert 5 in [line.weight_percent for line in over.audit if line.what == "found"]
+    assert any("write of 5% was found on the route" in message.text for message in over.messages)
+    assert over.rollout.bake.confirmed_at == NOW + 90
