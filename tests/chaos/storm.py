@@ -9,6 +9,7 @@ import signal
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from random import Random
@@ -48,7 +49,8 @@ class Storm:
         self._begun = 0
         self._ids: set[str] = set()
         self._record = Record(schedule, time.time())
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Future[None]] = []
+        self._one_redis = asyncio.Lock()
         self._befall: dict[str, Callable[[Fault], Awaitable[None]]] = {
             "bot kill": self._kill,
             "bot term": self._term,
@@ -124,10 +126,7 @@ class Storm:
         for at, act in sorted(moments, key=lambda moment: moment[0]):
             await asyncio.sleep(max(0.0, begun + at - time.time()))
             self._spawn(act())
-        while self._tasks:
-            done, _ = await asyncio.wait(self._tasks)
-            for task in done:
-                task.result()
+        await asyncio.gather(*self._tasks)
         await self._calm()
         record.ended_at = time.time()
         await self._collect()
@@ -148,15 +147,14 @@ class Storm:
         self._record.began = time.time()
 
     def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.append(asyncio.ensure_future(work))
 
     def _befalls(self, fault: Fault) -> Callable[[], Awaitable[None]]:
         async def befall() -> None:
             self._told(str(fault))
             bot = await self._city.holder() if fault.bot == HOLDER else fault.bot
-            await self._befall[fault.kind](replace(fault, bot=bot))
+            async with self._one_redis if fault.kind.startswith("redis ") else nullcontext():
+                await self._befall[fault.kind](replace(fault, bot=bot))
 
         return befall
 
