@@ -44,7 +44,7 @@ class Crew:
     """What the engines of one process share; an engine alone has all of it to itself.
 
     `store_page` takes the pages about the store, which is away for all of them at once. `freed` is told that a lease
-    was given back, `mine` says whether a route belongs to the engine's shard.
+    was given back, `mine` says whether a route belongs to the engine's shard, `active` counts the rollouts of all.
     """
 
     paging: Paging
@@ -52,6 +52,7 @@ class Crew:
     healths: Callable[[], Mapping[str, NodeHealth]]
     freed: Callable[[], Awaitable[None]]
     mine: Callable[[RouteRef], bool]
+    active: Callable[[], int]
 
 
 class Engine:
@@ -74,9 +75,10 @@ class Engine:
             crew.store_page if crew else self._paging.send,
             alone=crew is None,
         )
+        active = crew.active if crew else self._book.__len__
         self._freed = crew.freed if crew else self._holder.round
         self._keep = Keep(world.rollouts, world.telemetry, lambda: self._holder.token, world.new_id)
-        self._measure = Measure(world, self._routes, healths, lambda: self._holder.store_away, lambda: len(self._book))
+        self._measure = Measure(world, self._routes, healths, lambda: self._holder.store_away, active)
         self._mail: set[str] = set()
         self._wake = Wake(
             world,
@@ -89,6 +91,7 @@ class Engine:
             self._mail,
             self._deliver.ring,
             self._quarantine,
+            active,
         )
         self._workers = Workers(self._work, self._worker_failed)
         self._recovery = Recovery(

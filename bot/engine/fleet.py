@@ -46,6 +46,7 @@ class Fleet:
                     healths=self._nodes.healths,
                     freed=self._freed,
                     mine=lambda route, number=number: shard_of(route) == number,  # type: ignore[misc]
+                    active=lambda: self.active,
                 ),
             )
             for number, world in enumerate(worlds)

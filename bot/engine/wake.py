@@ -49,7 +49,8 @@ class Wake:
     """The work of a rollout's worker.
 
     `mail` names rollouts whose inbox may hold something new. `rung_outbox` is called when letters were saved,
-    `quarantine` with a record that cannot be read and why ("" when it can).
+    `quarantine` with a record that cannot be read and why ("" when it can). `active` counts the rollouts of the whole
+    process, which share questions and the chat's limits.
     """
 
     world: World
@@ -62,6 +63,7 @@ class Wake:
     mail: set[str]
     rung_outbox: Callable[[], None]
     quarantine: Callable[[str, str], None]
+    active: Callable[[], int]
     admission: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TAKEN_UP_AT_ONCE))
     warm_token: int = 0
     warm_until: float = 0.0
@@ -234,7 +236,7 @@ class Wake:
                 return
             page.looked_at = self._begins(page)
             looked = await self.measure.look(page.rollout)
-            again = await self._feed(page, replace(looked, card_every_s=card_every_s(len(self.book))))
+            again = await self._feed(page, replace(looked, card_every_s=card_every_s(self.active())))
 
     def _begins(self, page: Page) -> float:
         """When this look begins (epoch seconds): the moment it was due, so that it does not drift away from those that
@@ -400,7 +402,7 @@ class Wake:
             if rollout.phase in LOOKED_AT:
                 wake_at = min(wake_at, _next_look(page, now))
             if rollout.phase in LOOKED_AT and rollout.approval is None and not unsaved:
-                wake_at = shared_moment(wake_at, rollout.rules.check_every_s, len(self.book))
+                wake_at = shared_moment(wake_at, rollout.rules.check_every_s, self.active())
             page.due_at = max(wake_at, now + SOONEST_S)
             self.world.timeline.at(rollout.id, page.due_at)
         self.world.telemetry.observe("wake_seconds", self.world.clock.monotonic() - started)
