@@ -141,6 +141,8 @@ def _shaken(record: Record, at: float, within_s: float) -> list[Trouble]:
 
 def _own_faults(record: Record) -> Iterator[Broken]:
     for line in record.lines:
+        if line.rollout and line.rollout not in record.rollouts and line.event == "message-dropped":
+            continue  # a letter of an earlier run, whose thread was taken away with it
         if line.event in OURS and not any(
             one.kind == "bot memory" and one.bot == line.bot and one.begin <= line.at <= one.end
             for one in record.troubles
@@ -363,6 +365,8 @@ def _unannounced(record: Record) -> Iterator[Broken]:
         if not one.ours or one.weight == one.was:
             continue
         if any(-LOST_WITH_STORE_S < one.at - at < 1.0 for at in record.store_lost_at):
+            continue
+        if record.store_lost_at and one.rollout not in record.rollouts:
             continue
         move = f"{one.rollout}: {one.was}% -> {one.weight}%"
         said = [text for at, text in threads[one.rollout] if at >= one.at - 1.0]
