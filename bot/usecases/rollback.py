@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence, Set
+from contextlib import suppress
 
 from bot.errors import CanaryError, Conflict, Permanent, Transient, UserError
 from bot.ports.mesh import Steered
-from bot.rollout.effects import SetWeight
+from bot.rollout.effects import Audit, Message, MessageKind, SetWeight, Tone
 from bot.rollout.model import Direction, Phase
 from bot.rollout.route import Mark
 from bot.usecases import requests
@@ -57,7 +58,10 @@ async def rollback(
         lost = []
     for name in sorted(unheard.keys() - {one.mark.rollout for one in lost}):
         left.append(f"{name} could NOT be rolled back: {unheard[name]}.")
-    outcomes = [*left, *await _all_zero(desk, lost, who, reason)]
+    outcomes = [
+        *left,
+        *await _all_zero(desk, lost, who, reason, forgotten={one.mark.rollout for one in lost} - unheard.keys()),
+    ]
     if not meant and not outcomes:
         return ("No rollout is active and no route carries our mark: there is nothing to roll back.",)
     return tuple(outcomes)
@@ -83,9 +87,13 @@ async def _lost(desk: Desk, what: str, known: Set[str]) -> list[Steered]:
     ]
 
 
-async def _all_zero(desk: Desk, steered: Sequence[Steered], who: Who, reason: str) -> list[str]:
-    """What became of each, in words; a fault in one hides no other."""
-    outcomes = await asyncio.gather(*(_zero(desk, one, who, reason) for one in steered), return_exceptions=True)
+async def _all_zero(
+    desk: Desk, steered: Sequence[Steered], who: Who, reason: str, *, forgotten: Set[str] = frozenset()
+) -> list[str]:
+    """What became of each, in words; a fault in one hides no other. `forgotten` ones have no record."""
+    outcomes = await asyncio.gather(
+        *(_zero(desk, one, who, reason, forgotten=forgotten) for one in steered), return_exceptions=True
+    )
     return [
         outcome if isinstance(outcome, str) else _not_zero(one, f"a fault of the bot ({type(outcome).__name__})")
         for one, outcome in zip(steered, outcomes, strict=True)
@@ -105,7 +113,20 @@ async def _required(desk: Desk, steered: Steered, who: Who) -> None:
     await require(desk, "rollback", steered.mark.service, who, steered.target.namespace)
 
 
-async def _zero(desk: Desk, steered: Steered, who: Who, reason: str) -> str:
+async def _announce(desk: Desk, steered: Steered, why: str, who: Who) -> None:
+    """Say and record what no holder will find, for there is no record; as far as the store takes it."""
+    now, mark = desk.clock.now(), steered.mark
+    text = (
+        f"{mark.service} is {why}. The record of {mark.rollout} is lost; its canary is at 0 by the mark on its route."
+    )
+    channel = desk.catalog().entry(mark.service, steered.target.namespace).rules.channel
+    notice = Message(MessageKind.NOTICE, text, tone=Tone.BAD, channel=channel, urgent=True)
+    with suppress(Transient, Permanent):
+        await desk.rollouts.note([Audit(now, mark.rollout, "rolled-back", who.user_id, text, 0)])
+        await desk.outbox.add(mark.rollout, [notice], now)
+
+
+async def _zero(desk: Desk, steered: Steered, who: Who, reason: str, *, forgotten: Set[str]) -> str:
     mark = steered.mark
     try:
         await _required(desk, steered, who)
@@ -133,4 +154,6 @@ async def _zero(desk: Desk, steered: Steered, who: Who, reason: str) -> str:
         await desk.meshes[steered.target.route.mesh].write(steered.target, change)
     except CanaryError as error:
         return _not_zero(steered, error)
+    if mark.rollout in forgotten:
+        await _announce(desk, steered, why, who)
     return f"{mark.rollout}: the canary of {mark.service} is at 0."

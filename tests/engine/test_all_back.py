@@ -67,6 +67,9 @@ async def test_a_request_that_the_store_refuses_is_done_by_its_route_and_the_oth
         made.store.inbox.put = put  # type: ignore[method-assign]
         said = await rollback(made.desk, "all", ADA, "fire")
         assert any("checkout" in sentence and "at 0" in sentence for sentence in said), said
+        assert not any(
+            "is lost" in letter.message.text for letter in await made.store.outbox.take(made.clock.now(), 50)
+        )
         await made.play(3)
         for service in SERVICES:
             assert made.mesh.weights(service) == (100, 0)
@@ -127,3 +130,19 @@ async def test_a_roll_back_by_the_routes_is_found_and_told_when_the_store_is_bac
         assert "pager is red" in rollout.reason
         assert any("Rolled back: payments" in text and "pager is red" in text for text in made.chat.texts)
         assert (await made.rollout(names["orders"])).phase is Phase.PROGRESSING
+
+
+async def test_a_roll_back_of_a_route_whose_record_is_lost_is_told_and_recorded_here() -> None:
+    """No holder will ever find it: the channel hears who rolled what back and why, and so does the audit."""
+    async with stage() as made:
+        names = await all_running(made)
+        await made.engine.stop()
+        del made.store.rollouts.records[names["payments"]]
+        said = await rollback(made.desk, names["payments"], ADA, "pager is red")
+        assert any("is at 0" in sentence for sentence in said), said
+        letters = await made.store.outbox.take(made.clock.now() + 60.0, 50)
+        told = [letter.message for letter in letters if letter.rollout == names["payments"]]
+        assert any("payments" in one.text and "pager is red" in one.text and one.channel for one in told), told
+        lines = [line for line in made.store.audits if line.rollout == names["payments"]]
+        assert (lines[-1].weight_percent, lines[-1].by) == (0, ADA.user_id)
+        assert "pager is red" in lines[-1].text
