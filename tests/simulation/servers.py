@@ -67,7 +67,7 @@ class Truth(FakeMesh):
         if manifest is None:
             raise NotFound(f"virtualservices {name!r} not found")
         try:
-            patched = jsonpatch.apply_patch(manifest, [dict(one) for one in operations])
+            patched = jsonpatch.apply_patch(copied(manifest), [dict(one) for one in operations], in_place=True)
         except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
             raise Unprocessable(f"422: {error}") from error
         self._store(patched, manager)
