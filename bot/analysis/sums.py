@@ -34,7 +34,8 @@ BETWEEN_S = 60.0
 BEHIND_S = 2.0
 SHOWN_EVERY_S = 240.0
 POINTS = 16
-SAMPLED = 128
+SAMPLED = 64
+_NO_LABELS: Mapping[str, str] = {}
 BEGINS_WITHIN_S = 5.0
 
 Side = tuple[str, Whose]
@@ -203,8 +204,11 @@ class Sums:
             for counter in self._counters.values():
                 counter.totals.append(counter.totals[-1])  # type: ignore[attr-defined]
         known = self._known
+        kept = self._bounds if one.whole else None
         for row in answer.series:
             labels = row.labels
+            if len(labels) == 1 or (kept is not None and bound_of(labels.get("le", "")) not in kept):
+                continue
             name = hash((*labels, *labels.values()))
             try:
                 totals = known[name]
@@ -232,7 +236,7 @@ class Sums:
         return totals
 
     def _new(self, kind: Kind) -> Counter:
-        made = Counter({}, self.times, array("d", bytes(8 * len(self.times))))
+        made = Counter(_NO_LABELS, self.times, array("d", bytes(8 * len(self.times))))
         self._counters[kind] = made
         self._lines = self._groups = None
         self._kept = {}
