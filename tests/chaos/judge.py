@@ -147,7 +147,7 @@ def _own_faults(record: Record) -> Iterator[Broken]:
             one.kind == "bot memory" and one.bot == line.bot and one.begin <= line.at <= one.end
             for one in record.troubles
         ):
-            error = str(line.fields.get("exception", line.fields.get("error", "")))[-300:]
+            error = " ".join(str(line.fields.get("exception", line.fields.get("error", ""))).split())[-300:]
             yield Broken("lost", f"bot {line.bot} failed itself: {line.event} {error}")
 
 
