@@ -163,6 +163,12 @@ def took_over(draft: Draft, event: TookOver) -> None:
     draft.set(write=None, fresh_after=draft.now)
     if withdrawn is not None and withdrawn.raising:
         draft.record("withdrawn", f"{withdrawn.weight_percent}% was pending when the holder changed", BOT)
+        if withdrawn.step == rollout.step:
+            draft.note(
+                f"Re-applying {withdrawn.weight_percent}% was under way when the holder changed. It is withdrawn: ask "
+                "for it again.",
+                tone=Tone.WAIT,
+            )
         if event.route is None:
             _unconfirmed(
                 draft, withdrawn, "the holder changed while it was written, and the route cannot be read now", 1

@@ -1,5 +1,7 @@
 """A raise whose reply was lost, and a roll back before anybody could read the route."""
 
+from dataclasses import replace
+
 from bot.rollout.events import Request, RouteGone, TookOver, WriteFailed
 from bot.rollout.machine import decide
 from bot.rollout.model import Direction, Hold, HoldReason, Phase, Write
@@ -75,3 +77,12 @@ def test_a_weight_put_back_whose_confirmation_was_lost_is_told_and_baked_anew() 
     assert 5 in [line.weight_percent for line in over.audit if line.what == "found"]
     assert any("write of 5% was found on the route" in message.text for message in over.messages)
     assert over.rollout.bake.confirmed_at == NOW + 90
+
+
+def test_a_re_applying_that_a_new_holder_withdraws_is_to_be_asked_for_again() -> None:
+    """Ada was answered that it is under way; it is never replayed, so she is told."""
+    again = replace(RAISE, weight_percent=5, step=0, from_percent=3)
+    mark = Mark("payments-7f3a", 3, 5, Phase.PROGRESSING.value)
+    taken = decide(rollout(write=again, holds=()), TookOver(RouteState("uid-1", "12", 97, 3, mark=mark)), NOW + 61)
+    assert any("ask for it again" in message.text for message in taken.messages)
+    assert taken.rollout.held(HoldReason.DRIFT) is not None
