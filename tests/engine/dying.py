@@ -1,20 +1,22 @@
 """An engine that can be cut off at any of its calls, as a kill -9 would, and the world that another one then finds."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bot.catalog import load
 from bot.engine.engine import Engine
 from bot.rollout.effects import Direction, SetWeight
 from bot.rollout.model import Phase, Rollout
 from bot.usecases.requests import put
 from bot.usecases.start import StartAsk, start
-from tests.engine.stage import ADA, GRACE, HOST, Stage
+from tests.engine.stage import ADA, CATALOG, GRACE, HOST, Stage
 from tests.fakes.timeline import FakeTimeline
 
 COUNTED = {
-    "rollouts": ("save",),
+    "rollouts": ("save", "create"),
+    "pager": ("page",),
     "inbox": ("take", "done"),
     "leases": ("acquire",),
     "outbox": ("add", "take", "done", "delay", "set_posted"),
@@ -26,17 +28,19 @@ SILENT = frozenset({"inbox.take", "outbox.take", "mesh.read"})
 
 
 class Knife:
-    """Counts calls and cuts at the n-th point; afterwards nothing gets through any more."""
+    """Counts calls and cuts at the n-th point; afterwards nothing gets through any more. Unless it is `armed` it does
+    not count."""
 
     def __init__(self, at: int) -> None:
         self.at = at
+        self.armed = True
         self.points = 0
         self.where = ""
         self.fell = asyncio.Event()
 
     async def point(self, where: str) -> None:
         """A moment at which the process may die."""
-        if not self.fell.is_set():
+        if self.armed and not self.fell.is_set():
             self.points += 1
             if self.points == self.at:
                 self.where = where
@@ -137,6 +141,7 @@ def engine_under(made: Stage, knife: Knife, owner: str) -> Engine:
         cluster=Severed("cluster", world.cluster, knife),
         metrics=Severed("metrics", world.metrics, knife),
         chat=Severed("chat", world.chat, knife),
+        pager=Severed("pager", world.pager, knife),
         timeline=made.timeline,
     )
     engine = Engine(cut)
@@ -152,36 +157,66 @@ def engine_under(made: Stage, knife: Knife, owner: str) -> Engine:
     return engine
 
 
-async def story(cut_at: int, *, bad: bool = False, steps: str = "10%:1s, 50%:1s:approve, 100%:1s") -> Run:
+Tick = Callable[[Stage, Rollout, set[str]], Awaitable[str]]
+"""What people and others do when half a second has passed. The set is its memory: "armed" lets the knife count, "last"
+says that the story is over when the rollout has ended. The answer is the rollout it is about from now on, or ""."""
+
+
+async def approve(made: Stage, rollout: Rollout, done: set[str]) -> str:
+    """Grace approves what is asked."""
+    if rollout.phase is Phase.AWAITING_APPROVAL and "approved" not in done:
+        done.add("approved")
+        await put(made.desk, "approve", rollout.id, GRACE)
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A story: its plan, what happens in it, how it ends. `late` counts cuts only from where the tick says so."""
+
+    steps: str = "10%:1s, 50%:1s:approve, 100%:1s"
+    bad: bool = False
+    tick: Tick = approve
+    late: bool = False
+    last: bool = True
+    weights: tuple[int, ...] = (10, 50, 100)
+    phase: Phase = Phase.PROMOTED
+    failures: frozenset[str] = frozenset()
+
+
+async def story(cut_at: int, plot: Plot) -> Run:
     """Play a whole rollout, cut the process off at its `cut_at`-th point, and let another one finish it."""
-    made = Stage()
+    text = CATALOG.replace("10%:10s, 50%:10s:approve, 100%:10s", plot.steps)
+    made = Stage(catalog=load(text.replace("check_every: 1s", "check_every: 1s, approval: {expires: 4s}")))
     await made.add_service()
     seen = Seen()
     _watch(made, seen)
-    if bad:
+    if plot.bad:
         made.metrics.behave(HOST, "v2", fail=0.3)
     knife = Knife(cut_at)
+    knife.armed = not plot.late
     before = asyncio.all_tasks()
     engine = engine_under(made, knife, "bot-1")
     await engine.start()
-    name, approved = "", False
+    name = ""
+    done = {"last"} if plot.last else set()
 
     def ended() -> bool:
         record = made.store.rollouts.records.get(name)
-        return record is not None and record.rollout.phase.final
+        return record is not None and record.rollout.phase.final and "last" in done
 
     async def act(seconds: float, until: Callable[[], bool]) -> None:
-        nonlocal name, approved
+        nonlocal name
         end = made.clock.now() + seconds
         while made.clock.now() < end and not until():
             await made.play(0.5, until=until)
             if not name:
-                answer = await start(made.desk, StartAsk("payments", steps=steps), ADA)
+                answer = await start(made.desk, StartAsk("payments", steps=plot.steps), ADA)
                 name = answer.rollout.id if answer.rollout else ""
-            record = made.store.rollouts.records[name]
-            if record.rollout.phase is Phase.AWAITING_APPROVAL and not approved:
-                approved = True
-                await put(made.desk, "approve", name, GRACE)
+            record = made.store.rollouts.records.get(name)
+            if record is not None:
+                name = await plot.tick(made, record.rollout, done) or name
+            knife.armed = knife.armed or "armed" in done
 
     await act(90, lambda: knife.fell.is_set() or ended())
     if not knife.fell.is_set():
