@@ -25,7 +25,8 @@ class Page:
     `taken_over` says that this holder has fenced it, `unsure` is a save whose reply was lost, `answered` are requests
     that were decided but are still in the inbox, `due_at` is when the timeline rings next, `looked_at` when the last
     look began, `inbox_read` says that the inbox was read once since it was opened, `told` stands for what the log was
-    told last. A `closed` page is no longer in the book and never saved again.
+    told last, `token` is the lease's under which its wake-up began. A `closed` page is no longer in the book and never
+    saved again.
     """
 
     rollout: Rollout
@@ -41,6 +42,7 @@ class Page:
     inbox_read: bool = False
     looked_at: float | None = None
     told: int | None = None
+    token: int = 0
 
     def turn(self, decision: Decision) -> None:
         """Take over a decision; it stays unsaved until `saved`."""

@@ -61,6 +61,7 @@ class Holder:
         self._retiring = False
         self._alone = alone
         self._asking = asyncio.Lock()
+        self._confirming = asyncio.Lock()
         self._taking_up: asyncio.Task[None] | None = None
 
     @property
@@ -85,6 +86,19 @@ class Holder:
     def may_raise(self, within_s: float) -> bool:
         """The lease is ours for certain for longer than a patch may take."""
         return self._lease is not None and self._lease.until - self._clock.monotonic() > within_s
+
+    @property
+    def _lapsed(self) -> bool:
+        away = self._away_since is not None
+        return self._lease is not None and not away and self._lease.until <= self._clock.monotonic()
+
+    async def confirm(self) -> None:
+        """Ask for the lease before anything is done where it has run out although nobody knows that the store is away:
+        this process did not run for a while, and another may have what is in its memory."""
+        if self._lapsed:
+            async with self._confirming:
+                if self._lapsed:
+                    await self._round(self._alone)
 
     async def run(self) -> None:
         """Renew for ever; nothing else is waited for between two renewals."""

@@ -70,12 +70,14 @@ class Wake:
 
     async def __call__(self, rollout_id: str) -> None:
         """Run one wake-up; nothing but cancellation leaves it as an exception that matters."""
+        await self.holder.confirm()
         if not self.holder.leading:
             return
         started, token = self.world.clock.monotonic(), self.holder.token
         page = self.book.page(rollout_id) or await self._load(rollout_id)
         if page is None:
             return
+        page.token = token
         if page.due_at is not None and (late_s := self.world.clock.now() - page.due_at) >= 0:
             self.world.telemetry.observe("wake_late_seconds", late_s)
         try:
@@ -226,6 +228,8 @@ class Wake:
                 page.wake_at = now + PREFLIGHT_RETRY_S
                 return
             await self._feed(page, begins)
+            if page.rollout.phase.final:
+                return
             look = True
         if page.rollout.phase not in LOOKED_AT or not (look or _look_due(page, now)):
             await self._feed(page, await self.measure.clocked(page.rollout))
@@ -331,6 +335,8 @@ class Wake:
                 return await self._write(page, effect)
             case SetWeight():
                 revision = effect.mark.revision
+                if page.token != self.holder.token:
+                    return WriteFailed(revision, "no-lease", "the lease was taken anew while this was decided")
                 if not await self.keep.save(page):
                     return WriteFailed(revision, "unsaved", "the decision could not be saved: Redis does not answer")
                 if effect.direction is Direction.RAISE and (frozen := await self._frozen(page.rollout)):
