@@ -174,7 +174,7 @@ class History:
         self._asked_at: dict[str, float] = {}
         self._forgotten: list[tuple[float, float]] = []
         self._may_be_gone: set[str] = set()
-        self._unresumed: set[str] = set()
+        self._unresumed: dict[str, float] = {}
         self._drifts: dict[str, Drift] = {}
         self._drifted: list[Drift] = []
         self._posts: dict[tuple[str, bool], list[float]] = {}
@@ -403,7 +403,7 @@ class History:
             if not live:
                 self._may_be_gone.add(name)
             elif since == -inf and record is not None and not record.rollout.phase.final:
-                self._unresumed.add(name)
+                self._unresumed[name] = self.now()
             if self._back_since.get(name, inf) >= since:
                 self._back_since.pop(name, None)
                 self._back_pending.pop(name, None)
@@ -434,7 +434,7 @@ class History:
         if request.verb == "drift":
             self._settle(request.rollout)
         elif request.verb == "resume":
-            self._unresumed.discard(request.rollout)
+            self._unresumed.pop(request.rollout, None)
         self.say(request.by.id, "asks", f"{request.verb} {request.option} {request.rollout}")
 
     def queued(self, rollout_id: str, messages: Sequence[Message], letters: Sequence[Letter]) -> None:
@@ -529,7 +529,7 @@ class History:
             self.breaks("raised_wrongly", f"{name}: {who} raised to {weight}% although {others[-1]} had fenced it")
         if name in self._drifts:
             self.breaks("broken", f"rule 8: {name}: {weight}% over what {self._drifts[name].manager} did")
-        if name in self._unresumed:
+        if sent > self._unresumed.get(name, inf):
             self.breaks(
                 "raised_wrongly", f"{name}: raised to {weight}% after the store forgot it, and nobody resumed it"
             )

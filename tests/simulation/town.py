@@ -8,6 +8,7 @@ from math import inf
 from random import Random
 from typing import Any
 
+from bot.adapters.mesh import annotation
 from bot.analysis.facts import fingerprint
 from bot.catalog import Catalog, load
 from bot.engine import deliver, wake
@@ -325,8 +326,12 @@ class Town:
 
     @property
     def quiet(self) -> bool:
-        """Everything has ended and has been said."""
-        return not self.active and not at_once(self.store.outbox.depth()) and not at_once(self.store.inbox.waiting())
+        """Everything has ended and has been said, and no route waits for the rollout of its mark to be found again."""
+        if self.active or at_once(self.store.outbox.depth()) or at_once(self.store.inbox.waiting()):
+            return False
+        marks = [annotation.mark_of(manifest) for manifest in self.truth.objects.values()]
+        live = {mark.rollout for mark in marks if mark is not None and not annotation.is_final(mark.phase)}
+        return live <= self.store.rollouts.records.keys()
 
     def _stored(self, before: dict[str, Any] | None, after: dict[str, Any], manager: str) -> None:
         name = after["metadata"]["name"]
