@@ -14,6 +14,7 @@ from math import inf
 from typing import Any
 
 from bot.adapters.mesh import annotation
+from bot.errors import NotFound
 from bot.ports.store import Letter
 from bot.rollout.effects import Decision, Direction, Message, MessageKind, SetWeight
 from bot.rollout.events import Event, Looked, Request, RouteGone, TookOver
@@ -45,9 +46,10 @@ LOOKS_WITHIN_S = FAIL_OVER_S + ROUND_S
 SAMPLE_SLACK_S = 0.1
 RUNNING = (Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING)
 LATE_WITHIN_S = 12.0
-CLOCK_IS_RIGHT_S = 5.0
-TELLING = (MessageKind.NOTE, MessageKind.FINAL, MessageKind.ALERT)
-POSTED = (*TELLING, MessageKind.ASK, MessageKind.NOTICE, MessageKind.ANSWER)
+CLOCK_IS_RIGHT_S = 5.5
+"""What the bot allows, and the way of an answer."""
+TELLING = (MessageKind.NOTE, MessageKind.FINAL, MessageKind.ALERT, MessageKind.NOTICE)
+POSTED = (*TELLING, MessageKind.ASK, MessageKind.ANSWER)
 OURS = frozenset(("loop-failed", "wake-failed", "illegal-event", "write-broken", "message-broken", "message-dropped"))
 """What the bot only reports when it is itself at fault."""
 
@@ -174,6 +176,7 @@ class History:
         self._asked_at: dict[str, float] = {}
         self._forgotten: list[tuple[float, float]] = []
         self._may_be_gone: set[str] = set()
+        self._ended_on_route: set[str] = set()
         self._unresumed: dict[str, float] = {}
         self._drifts: dict[str, Drift] = {}
         self._drifted: list[Drift] = []
@@ -343,6 +346,8 @@ class History:
         self.say(who, "landed", f"{name} {was}% -> {weight}% revision {mark.revision} {mark.phase}")
         if weight > was:
             self._raised(who, target, mark, was, weight)
+        if annotation.is_final(mark.phase):
+            self._ended_on_route.add(name)
         if weight == 0:
             self._settle(name)
             self._climbs[name] = Climb()
@@ -370,6 +375,8 @@ class History:
             if canary == 0:
                 self._back_pending.pop(name, None)
             record = self.store.rollouts.records.get(name)
+            if record is None:
+                self._gone_on_both_sides(name)
             if record is None or record.rollout.phase not in RUNNING or not record.rollout.touched:
                 continue
             standing = self._drifts.get(name)
@@ -379,6 +386,14 @@ class History:
                 held = record.rollout.held(HoldReason.DRIFT) is not None
                 self._drifts[name] = Drift(self.now(), name, manager, was, held)
                 self._drifted.append(self._drifts[name])
+
+    def _gone_on_both_sides(self, name: str) -> None:
+        """Its record is lost, and now its mark is, before anybody could have found it by that."""
+        leases = self.store.leases
+        nobody = not leases.owner or leases.until <= self.store.clock.monotonic()
+        forgotten = max((until for _, until in self._forgotten), default=0.0)
+        if nobody or self.now() <= max(forgotten, self._troubled_until(forgotten, LOOKING)) + TAKEN_OVER_WITHIN_S:
+            self._may_be_gone.add(name)
 
     def _settle(self, name: str) -> None:
         drift = self._drifts.pop(name, None)
@@ -469,7 +484,7 @@ class History:
         for name in self.rollouts:
             record = self.store.rollouts.records.get(name)
             if record is None:
-                if name not in self._may_be_gone:
+                if name not in self._may_be_gone | self._ended_on_route:
                     self.breaks("lost", f"{name} has no record any more")
             elif not record.rollout.phase.final:
                 at = f"{record.rollout.phase.value} at {record.rollout.weight_percent}%"
@@ -499,7 +514,8 @@ class History:
                 self.breaks("unannounced", f"letter {letter.id} was never posted: {letter.message.text[:80]}")
         for one in telemetry:
             for event, error in one.failures:
-                if event in OURS:
+                forgotten = event == "message-dropped" and isinstance(error, NotFound) and self._forgotten
+                if event in OURS and not forgotten:
                     self.breaks("broken", f"{event}: {error!r}")
         for text in unexpected:
             self.breaks("broken", f"asyncio: {text}")
