@@ -80,7 +80,7 @@ def many(first: int, runs: int, jobs: int, *, told: bool = False) -> Totals:
         for done in pool.map(chunk, starts, sizes):
             totals.merge(done)
             if told and totals.runs % 1000 == 0:
-                print(f"{totals.runs} runs, {len(totals.failed)} failed", flush=True)
+                print(f"{totals.runs} runs, {len(totals.failed)} failed {sorted(totals.failed)[:10]}", flush=True)
     return totals
 
 

@@ -102,7 +102,8 @@ class Drift:
 class Trouble:
     """What stood in the way of a process from `since` to `until`.
 
-    `what` is the server that it could not talk to, or "process" for its own end, stop and beginning. `held` says that
+    `what` is the server that it could not talk to, "process" for its own end, stop and beginning, "clock" for a step of
+    its clock, "links" for a cut or mended connection whose calls fail by themselves. `held` says that
     it had the lease then, or that nobody had it.
     """
 
@@ -129,9 +130,9 @@ class Told:
     message: Message
 
 
-LOOKING = ("process", "clock", "api", "store", "metrics")
+LOOKING = ("process", "clock", "links", "api", "store", "metrics")
 """What a look, and taking over, need."""
-TALKING = ("process", "chat", "store")
+TALKING = ("process", "links", "chat", "store")
 """What a letter needs."""
 FIGURE_OF_RULE = {2: "raised_wrongly", 3: "late_rollbacks", 5: "lost", 6: "unannounced"}
 
@@ -206,11 +207,11 @@ class History:
         self._trouble(who, service, lasts_s)
         self.say(who, "fault", f"{service}.{call}: {fate}")
 
-    def disturb(self, who: str, what: str, *, gone: bool = False, clock: bool = False) -> None:
-        """Something befell a process; `gone` when it does not run, or not for long."""
+    def disturb(self, who: str, what: str, *, gone: bool = False, to: str = "process") -> None:
+        """Something befell a process (or its "clock", or its "links"); `gone` when it does not run, or not for long."""
         self.faults += 1
         self.fates[what.split(" by ", maxsplit=1)[0].split(" from ", maxsplit=1)[0]] += 1
-        self._trouble(who, "clock" if clock else "process", ONCE_MORE_S if clock else 0.0)
+        self._trouble(who, to, ONCE_MORE_S if to == "clock" else 0.0)
         if gone:
             self._gone.setdefault(who, []).append(self.now())
         self.say(who, "disturbed", what)
@@ -237,9 +238,10 @@ class History:
             number = int(text.split(":")[0].removeprefix("rule "))
             self.breaks(FIGURE_OF_RULE.get(number, "broken"), f"{rollout.id}: {text}")
         after = decision.rollout
+        by_its_clock = self.now() + min(0.0, self.skew_of(who))
         if isinstance(event, TookOver):
-            self._in_hand_since[who, rollout.id] = self.now()
-        self._in_hand_since.setdefault((who, rollout.id), self.now())
+            self._in_hand_since[who, rollout.id] = by_its_clock
+        self._in_hand_since.setdefault((who, rollout.id), by_its_clock)
         self._not_blind(rollout, event)
         if decision.effects or decision.messages or after.phase is not rollout.phase:
             kinds = ",".join(message.kind.value for message in decision.messages)
@@ -279,7 +281,7 @@ class History:
             return
         newest = event.assessment.newest_sample_at
         since = self._in_hand_since[who, rollout.id]
-        if newest is None or newest - EPOCH_S <= since - SAMPLE_SLACK_S - abs(self.skew_of(who)):
+        if newest is None or newest - EPOCH_S <= since - SAMPLE_SLACK_S:
             self.breaks("raised_wrongly", f"{rollout.id}: {who} raises on samples from before it had the rollout")
 
     def unwatched(self, rollout: Rollout) -> None:
@@ -344,6 +346,9 @@ class History:
             return
         name = mark.rollout
         self.say(who, "landed", f"{name} {was}% -> {weight}% revision {mark.revision} {mark.phase}")
+        former = annotation.mark_of(before)
+        if weight and former is not None and former.rollout == name and former.revision >= mark.revision:
+            self.breaks("raised_wrongly", f"{name}: revision {mark.revision} was written over {former.revision}")
         if weight > was:
             self._raised(who, target, mark, was, weight)
         if annotation.is_final(mark.phase):
@@ -540,9 +545,9 @@ class History:
             self.breaks("raised_wrongly", f"{name}: raised to {weight}% after it was decided to go back")
         elif name in self._back_since:
             self._back_pending[name] = (self.now(), self._back_by[name])
-        others = [other for at, other in self._last_landing.get(name, ()) if at > sent and other != who]
-        if others:
-            self.breaks("raised_wrongly", f"{name}: {who} raised to {weight}% although {others[-1]} had fenced it")
+        newer = [other for at, other in self._last_landing.get(name, ()) if at > sent]
+        if newer:
+            self.breaks("raised_wrongly", f"{name}: {who} raised to {weight}% although {newer[-1]} had written since")
         if name in self._drifts:
             self.breaks("broken", f"rule 8: {name}: {weight}% over what {self._drifts[name].manager} did")
         if sent > self._unresumed.get(name, inf):
@@ -614,9 +619,8 @@ class History:
         ended = record is None or (record.rollout.ended_at or inf) - EPOCH_S <= until
         if drift.held or drift.settled <= until or ended:
             return
-        kinds = (*TELLING, MessageKind.ASK)
         if not any(
-            one.rollout == drift.rollout and drift.at <= one.at <= until and one.message.kind in kinds
+            one.rollout == drift.rollout and drift.at <= one.at <= until and _names(one.message, drift.manager)
             for one in self.told
         ):
             self.breaks(
@@ -642,6 +646,14 @@ def _seen(manifest: dict[str, Any] | None, target: Target) -> Seen:
         return NO_ROUTE
     text = (manifest["metadata"].get("annotations") or {}).get(annotation.KEY)
     return canary_weight(manifest, target), _sum(manifest), text
+
+
+def _names(message: Message, manager: str) -> bool:
+    """Whether a message tells that somebody else was at the route, or that the rollout has ended."""
+    if message.kind is MessageKind.FINAL:
+        return True
+    words = ("route", "object", "not found", manager)
+    return message.kind in (*TELLING, MessageKind.ASK) and any(word in message.text for word in words)
 
 
 def _named(event: Event) -> str:

@@ -6,6 +6,7 @@ after kill -9); a stopped one (SIGSTOP) finds all of them waiting when it goes o
 
 import asyncio
 import heapq
+import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
@@ -77,7 +78,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._moment
 
     def play(self, main: Coroutine[Any, Any, None]) -> None:
-        """Run until `main` has ended; whatever else is pending then is left where it is."""
+        """Run until `main` has ended; whatever else is pending then is left where it is. A generator of a process that
+        was killed is not closed when it is collected: nothing of it runs any more."""
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(finalizer=lambda generator: None)
         asyncio._set_running_loop(self)
         try:
             task = self.create_task(main)
@@ -86,6 +90,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             task.result()
         finally:
             asyncio._set_running_loop(None)
+            sys.set_asyncgen_hooks(*hooks)
 
     def spawn(self, process: Process, coroutine: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
         """Run a coroutine as part of a process."""

@@ -148,8 +148,11 @@ def _no_fence(former: Any) -> Any:
 
 def _bakes_fast(former: Any) -> Any:
     def progress(draft: Any, look: Any) -> None:
-        coverage = look.coverage and replace(look.coverage, added_s=4 * look.coverage.added_s)
-        former(draft, replace(look, coverage=coverage))
+        before = draft.rollout.bake
+        former(draft, look)
+        bake = draft.rollout.bake
+        if bake.confirmed_at == before.confirmed_at:
+            draft.set(bake=replace(bake, covered_s=bake.covered_s + 3 * (bake.covered_s - before.covered_s)))
 
     return progress
 
@@ -297,7 +300,9 @@ PLANTS: Mapping[str, Plant] = {
     "kept ones go on": Plant(
         5, "raised_wrongly", "nobody resumed it", _recovery_module(), "held_in_memory", _goes_on_unasked, 400
     ),
-    "a deleted route is nothing": Plant(8, "unannounced", "was told to nobody", Measure, "route", _gone_is_nothing),
+    "a deleted route is nothing": Plant(
+        8, "unannounced", "was told to nobody", Measure, "route", _gone_is_nothing, 400
+    ),
     "a clock set back blinds": Plant(9, "broken", "rule 9", _wake_module(), "look_due", _clock_set_back_blinds, 400),
 }
 """Name -> fault. A rule has several where it has several guards."""

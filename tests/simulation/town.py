@@ -219,19 +219,19 @@ class Town:
         """Somebody sets the wall clock."""
         bot.clock.skew_s += by_s
         bot.timeline.stepped()
-        self.history.disturb(bot.name, f"clock stepped by {by_s:+.1f} s", clock=True)
+        self.history.disturb(bot.name, f"clock stepped by {by_s:+.1f} s", to="clock")
 
     def cut(self, bot: Bot, services: set[str]) -> None:
         """Cut a process off from some servers."""
         bot.wire.cut |= services
         named = ", ".join(sorted(services))
-        self.history.disturb(bot.name, f"cut off from {named}")
+        self.history.disturb(bot.name, f"cut off from {named}", to="links")
 
     def heal(self, bot: Bot) -> None:
         """Connect it again; its watches are opened anew and tell of everything."""
         if not bot.wire.cut:
             return
-        self.history.disturb(bot.name, "connected again")
+        self.history.disturb(bot.name, "connected again", to="links")
         bot.wire.cut.clear()
         for namespace, name in list(self.truth.objects):
             self.truth._tell(namespace, name)
