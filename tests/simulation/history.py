@@ -102,7 +102,7 @@ class Drift:
 class Trouble:
     """What stood in the way of a process from `since` to `until`.
 
-    `what` is the server that it could not talk to, "process" for its own end, stop and beginning, "clock" for a step of
+    `what` is the server that it could not talk to, "birth" or "process" for its beginning, stop and end, "clock" for a step of
     its clock, "links" for a cut or mended connection whose calls fail by themselves. `held` says that
     it had the lease then, or that nobody had it.
     """
@@ -130,9 +130,9 @@ class Told:
     message: Message
 
 
-LOOKING = ("process", "clock", "links", "api", "store", "metrics")
+LOOKING = ("birth", "process", "clock", "links", "api", "store", "metrics")
 """What a look, and taking over, need."""
-TALKING = ("process", "links", "chat", "store")
+TALKING = ("birth", "process", "links", "chat", "store")
 """What a letter needs."""
 FIGURE_OF_RULE = {2: "raised_wrongly", 3: "late_rollbacks", 5: "lost", 6: "unannounced"}
 
@@ -444,7 +444,7 @@ class History:
 
     def began(self, who: str, text: str) -> None:
         """A process begins; before it there may have been none."""
-        self._trouble(who, "process", 0.0)
+        self._trouble(who, "birth", 0.0)
         self.say(who, "starts", text)
 
     def asked(self, request: Request) -> None:
@@ -613,7 +613,8 @@ class History:
         word costs a minute: that is how often routes are read without one."""
         until = drift.at + TAKEN_OVER_WITHIN_S
         for one in self._troubles:
-            if one.held and one.what in (*LOOKING, "api news") and one.since <= until:
+            nobody_before = one.what == "birth"
+            if one.held and one.what in (*LOOKING, "api news") and (one.since <= until or nobody_before):
                 until = max(until, one.until + TAKEN_OVER_WITHIN_S)
         record = self.store.rollouts.records.get(drift.rollout)
         ended = record is None or (record.rollout.ended_at or inf) - EPOCH_S <= until
