@@ -102,9 +102,9 @@ class Drift:
 class Trouble:
     """What stood in the way of a process from `since` to `until`.
 
-    `what` is the server that it could not talk to, "birth" or "process" for its beginning, stop and end, "clock" for a step of
-    its clock, "links" for a cut or mended connection whose calls fail by themselves. `held` says that
-    it had the lease then, or that nobody had it.
+    `what` is the server that it could not talk to, "birth" or "process" for its beginning, stop and end, "clock" for a
+    step of its clock, "links" for a cut or mended connection whose calls fail by themselves. `held` says that it had
+    the lease then, or that nobody had it.
     """
 
     since: float
