@@ -428,6 +428,11 @@ class History:
                 self._back_since.pop(name, None)
                 self._back_pending.pop(name, None)
 
+    def put_off(self, name: str, for_s: float) -> None:
+        """The store has forgotten the end of a rollout, and what it still knows is due only then by a clock that was
+        ahead: its holder has it no longer in memory and comes back to it then."""
+        self._looked[name] = self.now() + for_s
+
     def _lost_with_the_store(self, at: float) -> bool:
         return any(since <= at <= until for since, until in self._forgotten)
 

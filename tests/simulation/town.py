@@ -64,6 +64,8 @@ GATES = {
 CHANGING = frozenset(
     ("save", "create", "note", "acquire", "renew", "release", "add", "done", "delay", "set_posted", "remove")
 )
+LATEST_LOOK_S = 6.0
+"""No look is put off longer; a wake-up that lies beyond was written by a clock that was ahead."""
 SCRAPE_S = 2.0
 RATE = 60.0
 
@@ -310,6 +312,9 @@ class Town:
             self.history.forgets(since)
             for part, state in zip(_parts(self.store), kept, strict=True):
                 vars(part).update(state)
+            for name, when in self.store.rollouts.wake.items():
+                if when - self.clock.now() > LATEST_LOOK_S:
+                    self.history.put_off(name, when - self.clock.now())
 
         self.loop.call_later(lost_s, rewind, context=WORLD)
 
