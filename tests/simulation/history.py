@@ -614,7 +614,7 @@ class History:
             self.breaks("unannounced", f"{move.rollout}: {move.was}% -> {move.weight}% is not in the audit")
 
     def _drift_told(self, drift: Drift) -> None:
-        """Rule 8: people are told of it, or it has been settled or has ended by then. A watch that has died without a
+        """Rule 8: people are told of it, or it has been settled, goes back or has ended by then. A watch that has died without a
         word costs a minute: that is how often routes are read without one."""
         until = drift.at + TAKEN_OVER_WITHIN_S
         for one in self._troubles:
@@ -623,6 +623,7 @@ class History:
                 until = max(until, one.until + TAKEN_OVER_WITHIN_S)
         record = self.store.rollouts.records.get(drift.rollout)
         ended = record is None or (record.rollout.ended_at or inf) - EPOCH_S <= until
+        ended = ended or self._back_since.get(drift.rollout, inf) <= until
         if drift.held or drift.settled <= until or ended:
             return
         if not any(
