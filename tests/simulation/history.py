@@ -614,8 +614,8 @@ class History:
             self.breaks("unannounced", f"{move.rollout}: {move.was}% -> {move.weight}% is not in the audit")
 
     def _drift_told(self, drift: Drift) -> None:
-        """Rule 8: people are told of it, or it has been settled, goes back or has ended by then. A watch that has died without a
-        word costs a minute: that is how often routes are read without one."""
+        """Rule 8: people are told of it, or by then it has been settled, goes back, or has ended. A watch that has died
+        without a word costs a minute: that is how often routes are read without one."""
         until = drift.at + TAKEN_OVER_WITHIN_S
         for one in self._troubles:
             nobody_before = one.what == "birth"
