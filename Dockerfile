@@ -20,6 +20,7 @@ COPY --from=build /opt/canary-bot /opt/canary-bot
 ENV PATH=/opt/canary-bot/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_ARENA_MAX=2 \
     MPLCONFIGDIR=/tmp
 USER 10001:10001
 WORKDIR /tmp

@@ -1,10 +1,11 @@
 """One decision while it is being made: the next rollout, and what is to be done and said about it."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 
 from bot.rollout.effects import Audit, Decision, Effect, Message, MessageKind, Page, SetWeight, Tone
 from bot.rollout.events import CARD_EVERY_S, Request
-from bot.rollout.model import Actor, Direction, Entry, Hold, HoldReason, Phase, Rollout, Source, Write
+from bot.rollout.model import Actor, Bake, Direction, Entry, Hold, HoldReason, Phase, Rollout, Source, Write
 from bot.rollout.route import Mark
 from bot.rollout.wake import wake_at
 
@@ -13,6 +14,14 @@ GATES = Actor(Source.GATES, name="the gates")
 CLOCK = Actor(Source.CLOCK, name="the clock")
 
 PAGE_EVERY_S = 300.0
+_KEPT = attrgetter(
+    *(
+        field.name
+        for field in fields(Rollout)
+        if field.name not in ("assessment", "evidence", "fresh_after", "tallies", "holds", "bake")
+    )
+)
+_KEPT_OF_BAKE = tuple(field.name for field in fields(Bake) if field.name not in ("covered_s", "covered_until"))
 _HISTORY = 200
 _MARK_REASON = 200
 
@@ -220,16 +229,13 @@ def _numbers(rollout: Rollout) -> tuple[object, ...]:
     )
 
 
-def _durable(rollout: Rollout) -> Rollout:
-    """What may not be lost: not the words of a hold, nor what Prometheus can tell again, nor since when samples are
-    fresh for this holder (the next has its own moment)."""
-    tallies = tuple(tally for tally in rollout.tallies if tally.total)
-    holds = tuple(replace(hold, detail="") for hold in rollout.holds)
-    return rollout.with_(
-        assessment=None,
-        evidence=(),
-        fresh_after=0.0,
-        tallies=tallies,
-        holds=holds,
-        bake=replace(rollout.bake, covered_s=0.0, covered_until=0.0),
+def _durable(rollout: Rollout) -> object:
+    """What may not be lost, to be compared: not the words of a hold, nor what Prometheus can tell again, nor since when
+    samples are fresh for this holder (the next has its own moment)."""
+    bake = rollout.bake
+    return (
+        _KEPT(rollout),
+        tuple(tally for tally in rollout.tallies if tally.total),
+        tuple(replace(hold, detail="") for hold in rollout.holds),
+        tuple(getattr(bake, name) for name in _KEPT_OF_BAKE),
     )

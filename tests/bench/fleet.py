@@ -14,7 +14,8 @@ import aiohttp
 from bot.adapters.mesh import annotation, virtualservice
 from bot.adapters.redis.store import RedisStore
 from bot.catalog import Catalog, load
-from bot.rollout.model import Actor, Bake, Destination, Phase, Rollout, RouteRef, Side, Source, Target
+from bot.rollout.gate import Assessment, GateReport, Share, Verdict
+from bot.rollout.model import Actor, Bake, Destination, Phase, Rollout, RouteRef, Side, Source, Target, Told
 from bot.rollout.plan import parse_steps
 from bot.rollout.route import Mark
 from bot.rollout.start import opening, scheduled
@@ -124,7 +125,13 @@ def _rollout(manifest: dict[str, Any], number: int, known: Catalog) -> Rollout:
         by=Actor(Source.PERSON, "U0ADA", "Ada", "slash"),
         now=since - 5,
     )
+    gates = ("error-rate", "p99", "pods", "missing-responses", "nodes")
+    passed = tuple(
+        GateReport(gate, Verdict.PASS, "as at the last look", step=0, weight_percent=WEIGHT) for gate in gates
+    )
+    seen = Assessment(now, 0, WEIGHT, passed, Share(None, 0, None, "as at the last look"))
     return begun.with_(
-        phase=Phase.PROGRESSING, step=0, weight_percent=WEIGHT, marked=1, touched=True, started_at=since - 2,
-        bake=Bake(confirmed_at=since, arrived_at=since + 5, seen=True, covered_until=since + 5), card_at=since,
+        phase=Phase.PROGRESSING, assessment=seen, step=0, weight_percent=WEIGHT, marked=1, touched=True,
+        started_at=since - 2, bake=Bake(confirmed_at=since, arrived_at=since + 5, seen=True, covered_until=since + 5),
+        card_at=since, told=Told(Verdict.PASS, 0),
     )  # fmt: skip

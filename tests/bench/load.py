@@ -33,6 +33,7 @@ FIRST_WITHIN_S = 120.0
 PER_S = 100
 TURNED_BAD = 100
 STARTED_WITHIN_S = 300.0
+AS_THE_IMAGE = {"MALLOC_ARENA_MAX": "2"}
 REQUIRED = {
     "lateness_p99_s": 0.25,
     "verdict_to_zero_p99_s": 0.25,
@@ -185,7 +186,7 @@ def _start(fleet: Fleet, size: int, number: int, shards: int) -> None:
     bot = Part(
         f"canary-bot-{number}",
         [sys.executable, *profiler, "-m", "bot.cli", "run"],
-        env=world.bot_environment() | {"CANARY_BOT_SHARDS": str(shards)},
+        env=world.bot_environment() | AS_THE_IMAGE | {"CANARY_BOT_SHARDS": str(shards)},
         log_path=Path(folder) / f"load-{size}-{number}.log" if folder else None,
         on_stderr=world._bot_line,
     )
