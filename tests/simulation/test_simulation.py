@@ -1,4 +1,4 @@
-"""Some hundred runs (SIMULATION_RUNS says how many), seeds that once found a fault, and that a run can be replayed."""
+"""A thousand runs (SIMULATION_RUNS says how many), seeds that once found a fault, and that a run can be replayed."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from tests.simulation.__main__ import many
 from tests.simulation.planted import PLANTS, Plant, planted
 from tests.simulation.story import run
 
-RUNS = int(os.environ.get("SIMULATION_RUNS", "500"))
+RUNS = int(os.environ.get("SIMULATION_RUNS", "1000"))
 ONCE_FAILED = {
     10: "a raise landed, its holder was killed, the route was deleted: nothing said that the canary had had traffic",
     77: "a store that lost its last second did not know where the card stood, and a letter waited for it for ever",
