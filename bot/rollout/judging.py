@@ -6,8 +6,11 @@ from bot.rollout.draft import GATES, Draft
 from bot.rollout.effects import Tone
 from bot.rollout.gate import Assessment, GateReport, Verdict
 from bot.rollout.holds import drop_hold, observe_nodes
-from bot.rollout.model import HoldReason, OnSilence, Phase, Tally
+from bot.rollout.model import HoldReason, OnSilence, Phase, Tally, Told
 from bot.rollout.retreat import hold_for_stable, roll_back, stable_cannot_carry
+
+COUNTS_ANEW_S = 300.0
+"""How long after a take-over too little data is no news: its holder may count from its own beginning."""
 
 
 def judge(draft: Draft, look: Assessment) -> bool:
@@ -87,10 +90,13 @@ def _reason(guilty: Sequence[GateReport], look: Assessment) -> str:
 
 
 def _announce(draft: Draft, look: Assessment) -> None:
-    """Reply in the thread when the verdict over all gates changed."""
-    before, after = _overall(draft.rollout.assessment), _overall(look)
-    if after is None or before is after or (before is None and after is Verdict.INCONCLUSIVE):
+    """Reply in the thread when the verdict over all gates is another than was told of this step."""
+    last = draft.rollout.told
+    before, after = last.verdict if last is not None and last.step == look.step else None, _overall(look)
+    counts_anew = before is None or draft.now - draft.rollout.fresh_after < COUNTS_ANEW_S
+    if after is None or before is after or (after is Verdict.INCONCLUSIVE and counts_anew):
         return
+    draft.set(told=Told(after, look.step))
     if after is Verdict.PASS:
         text = f"All gates pass at {look.weight_percent}%."
         if before is Verdict.FAIL:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
-from bot.rollout.gate import Assessment, GateEvidence, GateSpec
+from bot.rollout.gate import Assessment, GateEvidence, GateSpec, Verdict
 from bot.rollout.plan import Plan, Step
 from bot.rollout.route import RouteState
 
@@ -227,6 +227,14 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """The verdict over all gates that the channel was last told, and the step it was told of."""
+
+    verdict: Verdict
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bake:
     """How far the present step has baked.
 
@@ -296,7 +304,8 @@ class Rollout:
     `found` is the route as it was when it was found drifted, `gone` says where the route went while there is none, and
     `intrusions` counts changes by others since the last step was reached. `write_failures` counts writes that failed in
     a row, `card_at` and `paged_at` are when the card was last sent and people last paged. `evidence` is what the
-    sequential tests have seen since the first weight; a canary that starts again starts without.
+    sequential tests have seen since the first weight; a canary that starts again starts without. `told` is the
+    verdict that people have heard of.
     """
 
     id: str
@@ -336,6 +345,7 @@ class Rollout:
     evidence: tuple[GateEvidence, ...] = ()
     gone: str = ""
     intrusions: int = 0
+    told: Told | None = None
 
     @property
     def current(self) -> Step | None:

@@ -42,6 +42,7 @@ from bot.rollout.model import (
     Rules,
     Source,
     Tally,
+    Told,
     Write,
 )
 from bot.rollout.plan import parse_steps
@@ -96,6 +97,7 @@ FULL = Rollout(
     paged_at=START,
     gone="deleted",
     intrusions=2,
+    told=Told(Verdict.PASS, 0),
     evidence=(
         GateEvidence(
             "p99", "source", START, 9.0, 50.0, 2.5, 900.0, 4.0, Odds((0.1, -0.2, 0.3, 0.4), (-1.5, -2.0), 0.25),
