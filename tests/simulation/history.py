@@ -217,9 +217,12 @@ class History:
         self.say(who, "disturbed", what)
 
     def _trouble(self, who: str, what: str, lasts_s: float) -> None:
+        self._troubles.append(Trouble(self.now(), self.now() + lasts_s, who, what, self._has_lease(who)))
+
+    def _has_lease(self, who: str) -> bool:
+        """It has the lease, or nobody has: another holder cannot know what it decides."""
         leases = self.store.leases
-        held = not leases.owner or leases.owner == who or leases.until <= self.store.clock.monotonic()
-        self._troubles.append(Trouble(self.now(), self.now() + lasts_s, who, what, held))
+        return not leases.owner or leases.owner == who or leases.until <= self.store.clock.monotonic()
 
     def _troubled_until(self, since: float, services: Sequence[str], who: Sequence[str] = ()) -> float:
         """When the last trouble ended that reached beyond `since`: of `who`, or of who had the lease at the time."""
@@ -264,8 +267,9 @@ class History:
                 if rollout.override:
                     self.overridden.add(rollout.id)
             elif effect.direction is Direction.ZERO and after.phase is Phase.ROLLING_BACK:
-                self._back_since.setdefault(rollout.id, self.now())
-                self._back_by.setdefault(rollout.id, who)
+                if self._has_lease(who):
+                    self._back_since.setdefault(rollout.id, self.now())
+                    self._back_by.setdefault(rollout.id, who)
                 if self.weight_of(rollout.target) and not self._of_another(rollout):
                     self._back_pending.setdefault(rollout.id, (self.now(), who))
 
