@@ -35,7 +35,7 @@ from bot.analysis.samples import Answer, Query, Series
 from bot.analysis.sums import BETWEEN_S, OUTCOMES, SIDES, Asked, Sums
 from bot.analysis.windows import LEAD_S, Rung, reaching
 from bot.errors import CannotMeasure
-from bot.rollout.gate import Relation, Verdict
+from bot.rollout.gate import GateReport, Relation, Verdict
 from bot.rollout.model import Rollout, Target
 
 MANY = 2000
@@ -467,10 +467,14 @@ def _limits_ms(metric: str, rollout: Rollout) -> tuple[float, ...] | None:
 
 
 def _open(rollout: Rollout) -> bool:
-    """A latency gate has not passed at the last look."""
-    look = rollout.assessment
+    """At the last look a latency gate had no p99 to show, or one above its limit."""
     names = {spec.name for spec in rollout.gates if spec.kind == "p99"}
-    return look is None or any(one.gate in names and one.verdict is not Verdict.PASS for one in look.reports)
+    look = rollout.assessment
+    return look is not None and any(one.gate in names and _exceeds(one) for one in look.reports)
+
+
+def _exceeds(report: GateReport) -> bool:
+    return report.verdict is Verdict.FAIL or report.value is None or report.value > (report.limit or 0.0)
 
 
 def _series(metric: str, target: Target) -> str:

@@ -6,7 +6,7 @@ Prometheus' time, a little in the past; those of two looks meet, so nothing is c
 lost. What happened between two moments is one interval, and pods are not told apart.
 
 Of the latency buckets only those are asked for that the limit needs: the bounds around it and the highest. All buckets,
-for the p99 that people read, are asked for every four minutes, and at every look while that gate does not pass.
+for the p99 that people read, are asked for every four minutes, and at every look while they show more than the limit.
 """
 
 from array import array

@@ -177,7 +177,7 @@ def test_a_good_and_a_bad_canary_are_judged_as_from_samples() -> None:
 
 
 def test_only_the_buckets_around_the_limit_are_asked_for_while_the_gate_passes() -> None:
-    """All of them until it passes and every four minutes; the p99 that is told stays that of all buckets."""
+    """All of them until there is a p99 to tell and every four minutes; what is told stays that of all buckets."""
     scene, plain = Summed(SLOW, weight=50, scrape_s=5.0), Scene(SLOW, weight=50, scrape_s=5.0)
     asked = []
     for _ in range(40):
