@@ -17,7 +17,7 @@ from bot.rollout.model import Phase
 from bot.rollout.plan import Plan, parse_steps
 from tests.chaos.record import HELPED, MACHINE, Asked, Json, Record, Trouble, Write
 from tests.chaos.schedule import APPROVERS, PLANS, Release
-from tests.simulation.history import _sum, _without_ours
+from tests.simulation.history import weight_sum, without_ours
 
 FIGURES = ("lost", "doubled", "raised_wrongly", "late_rollbacks", "unannounced", "repeated_messages")
 AT_ONCE_S = 2.0
@@ -156,11 +156,11 @@ def _only_weights(record: Record) -> Iterator[Broken]:
     for one in record.writes:
         if not one.ours:
             continue
-        if _sum(one.before) != _sum(one.after):
-            yield Broken("raised_wrongly", f"rule 1: weights of {one.service} sum to {_sum(one.after)}")
+        if weight_sum(one.before) != weight_sum(one.after):
+            yield Broken("raised_wrongly", f"rule 1: weights of {one.service} sum to {weight_sum(one.after)}")
         side = SimpleNamespace(destination=SimpleNamespace(subset="v2"))
         target = SimpleNamespace(canary=side, canary_inserted=one.service == "cart")
-        before, after = (_without_ours(_same_generation(manifest), target) for manifest in (one.before, one.after))  # type: ignore[arg-type]
+        before, after = (without_ours(_same_generation(manifest), target) for manifest in (one.before, one.after))  # type: ignore[arg-type]
         if before != after:
             yield Broken("raised_wrongly", f"rule 1: more than weights and mark was changed on {one.service}")
 

@@ -536,9 +536,12 @@ class History:
 
     def _only_weights(self, target: Target, before: dict[str, Any], after: dict[str, Any]) -> None:
         """Rule 1, at the object itself."""
-        if _sum(before) != _sum(after):
-            self.breaks("broken", f"rule 1: the weights of {target.service} sum to {_sum(after)}, not {_sum(before)}")
-        if _without_ours(before, target) != _without_ours(after, target):
+        if weight_sum(before) != weight_sum(after):
+            self.breaks(
+                "broken",
+                f"rule 1: the weights of {target.service} sum to {weight_sum(after)}, not {weight_sum(before)}",
+            )
+        if without_ours(before, target) != without_ours(after, target):
             self.breaks("broken", f"rule 1: more than weights and mark was changed on {target.service}")
 
     def _raised(self, who: str, target: Target, mark: Mark, was: int, weight: int) -> None:
@@ -656,7 +659,7 @@ def _seen(manifest: dict[str, Any] | None, target: Target) -> Seen:
     if manifest is None:
         return NO_ROUTE
     text = (manifest["metadata"].get("annotations") or {}).get(annotation.KEY)
-    return canary_weight(manifest, target), _sum(manifest), text
+    return canary_weight(manifest, target), weight_sum(manifest), text
 
 
 def _names(message: Message, manager: str) -> bool:
@@ -675,7 +678,7 @@ def _entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return manifest["spec"]["http"][0]["route"]
 
 
-def _sum(manifest: dict[str, Any]) -> int:
+def weight_sum(manifest: dict[str, Any]) -> int:
     entries = _entries(manifest)
     return 100 if len(entries) == 1 else sum(entry.get("weight", 0) for entry in entries)
 
@@ -686,7 +689,7 @@ def canary_weight(manifest: dict[str, Any], target: Target) -> int:
     return sum(int(entry.get("weight", 0)) for entry in entries if entry["destination"].get("subset") == subset)
 
 
-def _without_ours(manifest: dict[str, Any], target: Target) -> dict[str, Any]:
+def without_ours(manifest: dict[str, Any], target: Target) -> dict[str, Any]:
     """The object without what we may change."""
     bare = json.loads(json.dumps(manifest))
     for key in ("resourceVersion", "managedFields", "annotations"):
