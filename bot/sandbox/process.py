@@ -174,10 +174,10 @@ class Part:
         """Send a signal to this child only; nothing happens when it has ended."""
         self._process.send_signal(number)
 
-    def stop(self, grace_s: float = 2.0) -> int:
-        """End it (SIGTERM, after `grace_s` SIGKILL), wait for it, and return its exit status."""
+    def stop(self, grace_s: float = 2.0, number: int = signal.SIGTERM) -> int:
+        """End it (by a signal sent once, after `grace_s` SIGKILL), wait for it, and return its exit status."""
         if self._process.poll() is None:
-            self._process.terminate()
+            self._process.send_signal(number)
             try:
                 self._process.wait(grace_s)
             except subprocess.TimeoutExpired:
@@ -191,9 +191,9 @@ class Part:
                     stream.close()
         return code
 
-    async def stop_async(self, grace_s: float = 2.0) -> int:
+    async def stop_async(self, grace_s: float = 2.0, number: int = signal.SIGTERM) -> int:
         """Do `stop` without blocking the event loop."""
-        return await asyncio.to_thread(self.stop, grace_s)
+        return await asyncio.to_thread(self.stop, grace_s, number)
 
     def _read_stdout(self, stream: IO[bytes]) -> None:
         with contextlib.suppress(ValueError, OSError):

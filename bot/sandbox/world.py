@@ -228,10 +228,8 @@ class World:
 
     async def kill_bot(self, number: int = signal.SIGKILL) -> None:
         """End the bot by a signal, kill -9 by default, and wait until it is gone."""
-        if self.bot is not None and self.bot.returncode is None:
-            self.bot.send_signal(number)
         if self.bot is not None:
-            await self.bot.stop_async(10.0)
+            await self.bot.stop_async(10.0, number)
 
     async def _start_control(self) -> None:
         """The page's way to kill and start the bot."""
