@@ -44,6 +44,8 @@ TOLD = (
     r"\b{weight}% (could not be written for certain|may have been on the route|was on the route)"
 )
 """How a raise to some weight is told: as it was confirmed, found, taken over, or never known for certain."""
+POINTED = re.compile(r"/canary status ([a-z]+-[0-9a-f]{4})\b")
+"""Whose card or call a message is: one can name another rollout as well, such as that which it takes back."""
 FINAL_WEIGHT = {Phase.PROMOTED: 100, Phase.ROLLED_BACK: 0, Phase.CANCELLED: 0}
 
 
@@ -381,20 +383,19 @@ def _unannounced(record: Record) -> Iterator[Broken]:
 
 def _told(record: Record) -> dict[str, list[tuple[float, str]]]:
     """What was posted in public of each rollout: beside its card, and in the card's thread."""
-    of_thread: dict[str, str] = {}
+    of_thread: dict[str, list[str]] = {}
     found: dict[str, list[tuple[float, str]]] = defaultdict(list)
     names = {one.rollout for one in record.writes if one.rollout} | set(record.rollouts)
     for message in record.messages:
+        if message["ephemeral_to"] or message["thread_ts"]:
+            continue
+        text = str(message["blocks"]) + message["text"]
+        own = POINTED.findall(text)
+        of_thread[message["ts"]] = [name for name in sorted(names) if name in (own or text)]
+    for message in record.messages:
         if message["ephemeral_to"]:
             continue
-        if not message["thread_ts"]:
-            text = str(message["blocks"]) + message["text"]
-            for name in names:
-                if name in text:
-                    of_thread[message["ts"]] = name
-    for message in record.messages:
-        name = of_thread.get(message["thread_ts"] or message["ts"], "")
-        if name and not message["ephemeral_to"]:
+        for name in of_thread.get(message["thread_ts"] or message["ts"], ()):
             found[name].append((float(message["ts"]), message["text"]))
     return found
 

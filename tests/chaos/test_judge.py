@@ -267,6 +267,18 @@ def test_a_message_repeated_for_a_lost_reply_is_counted_and_not_held_against_the
     assert (judgement.repeated, judgement.broken) == (1, ())
 
 
+@pytest.mark.parametrize("other", ["orders-a0a0", "orders-c0c0"])
+def test_a_card_that_names_another_rollout_speaks_for_its_own_only(other: str) -> None:
+    """What takes a rollout back names it: its thread tells its own changes, and none of the other's."""
+    record = _record()
+    record.messages[0]["blocks"][0]["text"] = f"takes back `{other}`  ·  `/canary status {NAME}`"
+    record.rollouts[other] = replace(record.rollouts[NAME], id=other)
+    assert judge(record).broken == ()
+    record.writes.append(replace(_write(7.0, 20, 0, 9, "RolledBack"), rollout=other))
+    record.audit.append(Audit(BEGAN + 7.0, other, "weight", "gates", "said", 0))
+    assert [str(one) for one in judge(record).broken] == [f"unannounced: {other}: 20% -> 0% was told to nobody"]
+
+
 def test_a_seed_draws_the_same_schedule_again() -> None:
     """And leaving out what a machine cannot do changes nothing else."""
     for seed in range(50):
