@@ -241,6 +241,7 @@ def test_the_person_on_call_finds_every_hold_and_every_page() -> None:
         "f'{rollout_id}:broken'": "broken",
         "f'{name}:lost'": "lost",
         "f'loop:{name}'": "loop:<part>",
+        "self._key": "behind:<process>",
     }
     assert {keys.get(key, key) for key in paged()} <= set(first("pages"))
 

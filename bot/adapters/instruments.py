@@ -23,6 +23,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 GAUGES: dict[str, str] = {
     "active_rollouts": "Rollouts this process works on",
+    "rollouts_overdue": "Rollouts that have waited for their look for longer than two of them take",
     "leading": "Leases that this process holds and works under: 0 or 1, or shards",
     "catalog_stale": "1 while the catalog file has errors and the former one is used",
 }

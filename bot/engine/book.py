@@ -122,6 +122,10 @@ class Book:
         """Every active rollout in memory."""
         return [page.rollout for page in self._pages.values()]
 
+    def pages(self) -> Sequence[Page]:
+        """Every page."""
+        return tuple(self._pages.values())
+
     def on_route(self, namespace: str, name: str) -> Sequence[str]:
         """Ids of rollouts that steer an object."""
         return sorted(self._on_route.get((namespace, name), ()))

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bot.analysis.nodes import NodeHealth
+from bot.engine.backlog import Backlog
 from bot.engine.book import Book
 from bot.engine.deliver import Deliver
 from bot.engine.holder import Holder
@@ -103,6 +104,7 @@ class Engine:
             crew.mine if crew else lambda route: True,
         )
         self._outage = None if crew else Outage(world, lambda: self.store_away, self.cut_off)
+        self._backlog = Backlog(world, self._book.pages, self._paging.send)
         self._broken: dict[str, int] = {}
         self._rounds = 0
         self._quarantined: set[str] = set()
@@ -228,6 +230,7 @@ class Engine:
         if self._nodes is not None:
             self._nodes.forget()
         self._recovery.forget()
+        self._backlog.forget()
         self._world.telemetry.gauge("active_rollouts", 0)
 
     async def _sweep(self) -> None:
@@ -238,10 +241,12 @@ class Engine:
             await self._world.clock.sleep(SWEEP_S)
 
     async def _each_round(self) -> None:
-        """Every second: inboxes whose ring was lost; every fifth: wake-ups that were missed; every minute: records
-        that could not be read."""
+        """Every second: inboxes whose ring was lost; every fifth: wake-ups that were missed, and how many are late;
+        every minute: records that could not be read."""
         self._rounds += 1
         self._world.telemetry.gauge("active_rollouts", len(self._book))
+        if self._rounds % DUE_EVERY_ROUNDS == 0:
+            self._backlog.round()
         try:
             waiting = set(await self._world.inbox.waiting())
             self._mail |= waiting
