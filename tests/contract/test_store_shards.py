@@ -203,17 +203,17 @@ async def test_each_shard_has_a_lease_of_its_own(store: RedisStore) -> None:
 async def test_replicas_see_each_other_until_they_are_silent(store: RedisStore, other: RedisStore) -> None:
     """Who beats is there with what it holds; who leaves is gone at once, who falls silent when its time is over."""
     await asyncio.gather(store.rollouts.ping(), other.rollouts.ping())
-    await store.replicas.beat("one", 4, 1.0)
-    both = await other.replicas.beat("two", 0, 1.0)
+    await store.replicas.beat("one", 4, 2.0)
+    both = await other.replicas.beat("two", 0, 2.0)
     assert [(one.name, one.held) for one in both] == [("one", 4), ("two", 0)]
     assert both[1].there_s == 0.0
     await asyncio.sleep(0.1)
-    again = await store.replicas.beat("one", 3, 1.0)
+    again = await store.replicas.beat("one", 3, 2.0)
     assert [one.there_s >= 0.1 for one in again] == [True, True]
     await store.replicas.leave("one")
-    assert [one.name for one in await other.replicas.beat("two", 1, 1.0)] == ["two"]
-    await asyncio.sleep(1.1)
-    (only,) = await store.replicas.beat("one", 0, 1.0)
+    assert [one.name for one in await other.replicas.beat("two", 1, 2.0)] == ["two"]
+    await asyncio.sleep(2.1)
+    (only,) = await store.replicas.beat("one", 0, 2.0)
     assert (only.name, only.there_s) == ("one", 0.0)
 
 
