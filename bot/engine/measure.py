@@ -54,6 +54,7 @@ class Measure:
         self._memories: dict[str, Memory] = {}
         self._freezes: tuple[Freeze, ...] = ()
         self._freezes_at = float("-inf")
+        self._reading: asyncio.Task[tuple[Freeze, ...]] | None = None
         self._late: set[asyncio.Task[Any]] = set()
 
     async def look(self, rollout: Rollout) -> Looked:
@@ -195,11 +196,20 @@ class Measure:
     async def freezes(self) -> tuple[Freeze, ...]:
         """The freezes in force; those last known when the store is away (nothing goes up then anyway)."""
         if not self._freezes_fresh() and not self._store_away():
+            if self._reading is None:
+                self._reading = asyncio.create_task(self.freezes_now())
+                self._reading.add_done_callback(self._was_read)
             try:
-                await self.freezes_now()
+                await asyncio.shield(self._reading)
             except (Transient, Permanent) as error:
                 self._world.telemetry.line("freezes-unread", error=str(error))
         return self._freezes
+
+    def _was_read(self, reading: asyncio.Task[tuple[Freeze, ...]]) -> None:
+        """The next who looks reads anew; a failure that nobody waits for any more is no complaint of the loop's."""
+        self._reading = None
+        if not reading.cancelled():
+            reading.exception()
 
     def _freezes_fresh(self) -> bool:
         return self._world.clock.monotonic() - self._freezes_at < FREEZES_HOLD_S

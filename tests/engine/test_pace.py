@@ -1,5 +1,6 @@
 """Looks that are near to each other come together, in time, and a new holder's first ones one after the other."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from bot.analysis.samples import Query
 from bot.engine.pace import AT_ONCE, FEW, MOST, WANTED, card_every_s, first_looks, shared_moment
+from bot.errors import Transient
 from bot.rollout.draft import BOT
 from bot.rollout.events import CARD_EVERY_S
 from bot.rollout.handover import may_be_in_hand
-from bot.rollout.model import Bake, Direction, Hold, HoldReason, Phase, Rollout, Write
+from bot.rollout.model import Bake, Direction, Freeze, Hold, HoldReason, Phase, Rollout, Write
 from tests.engine.stage import stage
 from tests.engine.test_stories import started
 from tests.unit.rollout.world import rollout
@@ -74,6 +76,28 @@ async def test_looks_begin_as_often_as_the_catalog_says_however_long_they_take()
         gaps = [after - before for before, after in pairwise(begun)]
         assert len(gaps) >= 10, begun
         assert max(gaps) < 1.3, gaps
+
+
+async def test_freezes_are_read_once_for_all_who_look_at_one_moment() -> None:
+    """Fifty looks ask the store once; when it fails that is for all of them, and the next look asks again."""
+    async with stage() as made:
+        await started(made, "10%:60s, 100%:60s")
+        measure, asked, failing = made.engine._measure, [0], [Transient("no answer")]
+
+        async def slow() -> tuple[Freeze, ...]:
+            asked[0] += 1
+            await asyncio.sleep(0)
+            if failing:
+                raise failing.pop()
+            return ()
+
+        made.store.freezes.all = slow  # type: ignore[method-assign]
+        made.clock.advance(2)
+        for expected in (1, 2):
+            assert await asyncio.gather(*(measure.freezes() for _ in range(50))) == [()] * 50
+            assert asked == [expected]
+        await measure.freezes()
+        assert asked == [2]
 
 
 def _baking(number: int, now: float) -> Rollout:
