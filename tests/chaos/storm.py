@@ -427,7 +427,9 @@ class Storm:
         self._record.quiet_at = begun = time.time()
         await city.store_answers()
         for scope in (*SERVICES, "all"):
-            await city.store.freezes.remove(scope)
+            at = time.time()
+            if await city.store.freezes.remove(scope):
+                self._record.asked.append(Asked(at, time.time(), HELPING.id, f"unfreeze {scope}", True, HELPED))
         while time.time() - begun < GIVEN_UP_S:
             await asyncio.sleep(SETTLED_EVERY_S)
             try:

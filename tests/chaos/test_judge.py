@@ -11,7 +11,7 @@ from bot.rollout.effects import Audit
 from bot.rollout.model import Phase
 from bot.rollout.plan import parse_steps
 from tests.chaos.judge import FIGURES, judge
-from tests.chaos.record import Asked, Json, Line, Record, Trouble, Write
+from tests.chaos.record import HELPED, Asked, Json, Line, Record, Trouble, Write
 from tests.chaos.schedule import PLANS, Fault, Release, Schedule, Start, draw
 from tests.fixtures.rollouts import rollout as made
 
@@ -256,6 +256,15 @@ def test_a_fault_of_another_process_excuses_nothing() -> None:
     record.writes[2] = _write(9.0, 50, 0, 7, "RolledBack")
     record.troubles = [Trouble(BEGAN + 4.0, BEGAN + 8.0, "link", "b", "cut kube")]
     assert [one.figure for one in judge(_told(record)).broken] == ["late_rollbacks"]
+
+
+@pytest.mark.parametrize(("lifted", "found"), [(2.5, []), (3.2, ["raised_wrongly"])])
+def test_a_freeze_that_the_bench_lifts_binds_until_then(lifted: float, found: list[str]) -> None:
+    """When all is mended freezes are taken away: what is raised before that is held against the bot as ever."""
+    record = _record()
+    _ignore_a_freeze(record)
+    record.asked.append(Asked(BEGAN + lifted, BEGAN + lifted + 0.1, "U0GRACE", "unfreeze orders", True, HELPED))
+    assert [one.figure for one in judge(record).broken] == found
 
 
 def test_a_message_repeated_for_a_lost_reply_is_counted_and_not_held_against_the_bot() -> None:
