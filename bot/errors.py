@@ -22,6 +22,10 @@ class Conflict(CanaryError):
     """The world moved since it was read: read again, decide again, never retry blindly."""
 
 
+class Overwritten(Conflict):
+    """What was written was there, and somebody else wrote over it before it could be read back."""
+
+
 class RouteTaken(Conflict):
     """Another rollout is active on the route."""
 

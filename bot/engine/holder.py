@@ -83,9 +83,18 @@ class Holder:
         """The lease was ours when it was last asked for, whether or not its rollouts are loaded yet."""
         return self._lease is not None
 
-    def may_raise(self, within_s: float) -> bool:
+    def holds_for(self, within_s: float) -> bool:
         """The lease is ours for certain for longer than a patch may take."""
         return self._lease is not None and self._lease.until - self._clock.monotonic() > within_s
+
+    async def may_raise(self, token: int, within_s: float) -> bool:
+        """The same, and the store says so too, for the lease of this token: it has forgotten nothing of what was read
+        from it before."""
+        try:
+            owner = await self._leases.holder()
+        except (Transient, Permanent):
+            return False
+        return owner == self._owner and self.token == token and self.holds_for(within_s)
 
     @property
     def _lapsed(self) -> bool:

@@ -16,7 +16,7 @@ from bot.engine.pace import card_every_s, shared_moment
 from bot.engine.paging import Paging
 from bot.engine.routes import Routes
 from bot.engine.world import World
-from bot.errors import Conflict, LeaseLost, NotFound, Permanent, Transient, Unreadable
+from bot.errors import Conflict, LeaseLost, NotFound, Overwritten, Permanent, Transient, Unreadable
 from bot.ports.mesh import Wanted
 from bot.rollout import effects
 from bot.rollout.duration import spoken
@@ -25,6 +25,7 @@ from bot.rollout.events import Due, Event, Request, RouteGone, TookOver, WriteFa
 from bot.rollout.machine import IllegalEvent, decide
 from bot.rollout.model import Direction, Phase, Rollout, Target
 from bot.rollout.wake import look_due
+from bot.rollout.writes import MOVED
 
 LOOKED_AT = frozenset({Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING})
 PATCH_TAKES_S = 1.0
@@ -341,7 +342,11 @@ class Wake:
                     return WriteFailed(revision, "unsaved", "the decision could not be saved: Redis does not answer")
                 if effect.direction is Direction.RAISE and (frozen := await self._frozen(page.rollout)):
                     return WriteFailed(revision, "frozen", frozen)
-                if not self.holder.may_raise(PATCH_TAKES_S):
+                if effect.direction is Direction.RAISE:
+                    may_write = await self.holder.may_raise(page.token, PATCH_TAKES_S)
+                else:
+                    may_write = self.holder.holds_for(PATCH_TAKES_S)
+                if not may_write:
                     return WriteFailed(revision, "no-lease", "this process does not hold the lease for long enough")
                 return await self._write(page, effect)
 
@@ -366,6 +371,8 @@ class Wake:
             state = await mesh.write(target, change)
         except NotFound as error:
             return RouteGone(str(error))
+        except Overwritten as error:
+            return await self._not_written(page, change, "overwritten", str(error))
         except Conflict as error:
             return await self._not_written(page, change, "conflict", str(error))
         except Permanent as error:
@@ -385,7 +392,7 @@ class Wake:
     async def _not_written(self, page: Page, change: SetWeight, kind: str, detail: str) -> Event:
         """Why a change did not happen, with the route as it is where that decides what now: somebody else may have
         changed it, or have sent the canary to 0 by hand."""
-        if kind != "conflict" and change.direction is not Direction.ZERO:
+        if kind not in MOVED and change.direction is not Direction.ZERO:
             return WriteFailed(change.mark.revision, kind, detail)
         route = await self.measure.route(page.rollout)
         if isinstance(route, RouteGone):

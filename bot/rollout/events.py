@@ -84,7 +84,8 @@ class Written:
 @dataclass(frozen=True, slots=True)
 class WriteFailed:
     """The write of this revision did not happen: `conflict` the route is not what we tested for (drift, another
-    object), `refused` the API server will not take it, otherwise it may work later. `route` is the reading after it."""
+    object), `overwritten` it was there and somebody else wrote over it at once, `refused` the API server will not take
+    it, otherwise it may work later. `route` is the reading after it."""
 
     revision: int
     kind: str

@@ -16,6 +16,8 @@ from bot.rollout.route import RouteState
 
 UNSURE = frozenset(("transient", "broken"))
 """Kinds of failure after which the write may be on the route all the same."""
+MOVED = frozenset(("conflict", "overwritten"))
+"""Kinds of failure for which somebody else is the cause."""
 
 
 def written(draft: Draft, event: Written) -> None:
@@ -102,6 +104,10 @@ def write_failed(draft: Draft, event: WriteFailed) -> None:
     draft.set(write=None, write_failures=failures)
     if write.raising and event.kind in UNSURE:
         _unconfirmed(draft, write, event.detail, failures)
+    elif write.raising and event.kind == "overwritten":
+        what = f"{write.weight_percent}% was on the route for a moment"
+        draft.record("write-failed", f"{what}: {event.detail}", BOT, weight_percent=write.weight_percent)
+        draft.note(f"{what}: {event.detail}. It is decided afresh at the next look.", tone=Tone.WAIT)
     elif _told_again(failures):
         what = {
             Direction.RAISE: f"{write.weight_percent}% could not be written",
@@ -118,7 +124,7 @@ def write_failed(draft: Draft, event: WriteFailed) -> None:
     if event.route is None:
         return
     drift.observe_route(draft, event.route)
-    again = event.kind == "conflict" and write.raising and failures >= drift.STUBBORN
+    again = event.kind in MOVED and write.raising and failures >= drift.STUBBORN
     if again and draft.rollout.phase is rollout.phase and draft.rollout.held(HoldReason.DRIFT) is None:
         drift.overwritten(draft, event.route, event.detail, failures)
 

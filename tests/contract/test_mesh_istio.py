@@ -14,7 +14,7 @@ from bot.adapters.kubernetes import Kube, path
 from bot.adapters.mesh import ROUTERS, istio, virtualservice
 from bot.adapters.mesh.istio import RBAC_RULES, IstioMesh
 from bot.engine.wake import PATCH_TAKES_S
-from bot.errors import Conflict, Permanent, Transient
+from bot.errors import Conflict, Overwritten, Permanent, Transient
 from bot.ports.mesh import Wanted
 from bot.rollout.effects import SetWeight
 from bot.rollout.model import Direction, Target
@@ -225,7 +225,7 @@ async def test_an_overwritten_raise_is_a_conflict(kube: Kube, mesh: IstioMesh) -
 
     target = await target_of(mesh)
     contested = IstioMesh(Reverting(kube._api), ("shop",))
-    with pytest.raises(Conflict, match="overwritten at once by argocd-controller"):
+    with pytest.raises(Overwritten, match="overwritten at once by argocd-controller"):
         await contested.write(target, raising(5, 1, 0, None))
 
 

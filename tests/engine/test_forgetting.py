@@ -1,9 +1,11 @@
 """A store that has lost its last second while the holder lives on."""
 
 from bot.rollout.effects import Message, MessageKind
+from bot.rollout.model import Freeze, HoldReason, Rollout
 from bot.usecases.requests import put
 from tests.engine.stage import ADA, stage
 from tests.engine.test_letters import at_ten
+from tests.engine.test_stories import started
 from tests.fakes.store import FakeOutbox
 
 
@@ -30,3 +32,23 @@ async def test_a_rollout_that_is_not_in_memory_is_rebuilt_when_the_store_forgets
         made.store.wipe()
         await made.play(5)
         assert made.store.rollouts.records[name].rollout.weight_percent == 10
+
+
+async def test_freezes_of_a_store_that_has_just_forgotten_are_no_permission() -> None:
+    """Between the save of a raise and the reading of the freezes somebody froze everything and the store forgot all:
+    the raise is not made, and the rollout is held until a person says that it goes on."""
+    async with stage() as made:
+        name = await started(made)
+        await made.play(8, until=lambda: made.weights() == [10])
+        save = made.store.rollouts.save
+
+        async def forgets(rollout: Rollout, *rest: object, **more: object) -> None:
+            await save(rollout, *rest, **more)  # type: ignore[arg-type]
+            if rollout.write is not None and rollout.write.weight_percent == 50:
+                await made.desk.freezes.add(Freeze("f1", "all", "audit", ADA.actor, made.clock.now()))
+                made.store.wipe()
+
+        made.store.rollouts.save = forgets  # type: ignore[method-assign]
+        await made.play(30)
+        assert made.weights() == [10]
+        assert HoldReason.RECOVERED in (await made.rollout(name)).hold_reasons

@@ -122,7 +122,7 @@ async def test_one_of_several_takes_a_free_lease_only_when_it_is_told_to() -> No
     clock.advance(2.0)
     await holder.round()
     clock.advance(2.0)
-    assert holder.may_raise(0.5)
+    assert holder.holds_for(0.5)
     await holder.release()
     await holder.round()
     assert not holder.holds

@@ -10,7 +10,7 @@ from typing import Any
 import jsonpatch
 
 from bot.adapters.mesh import annotation, virtualservice, weighing
-from bot.errors import Conflict, NotFound, Permanent, Transient
+from bot.errors import Conflict, NotFound, Overwritten, Permanent, Transient
 from bot.ports.mesh import Finding, Listed, Severity, Steered, Survey, Wanted
 from bot.rollout.effects import SetWeight
 from bot.rollout.model import Destination, Direction, RouteRef, Side, Target
@@ -192,7 +192,7 @@ class FakeMesh:
             self.writes.append(change)
             self.patches.append(patch)
             if self._meddled(after=True) and not weighing.shows(self._get(target), target, change):
-                raise Conflict("the VirtualService was overwritten at once by somebody")
+                raise Overwritten("the VirtualService was overwritten at once by somebody")
         if kind == "lost":
             raise Transient("the reply was lost")
         return self._served(virtualservice.state(self._get(target), target), target)

@@ -179,6 +179,9 @@ class History:
         self._may_be_gone: set[str] = set()
         self._ended_on_route: set[str] = set()
         self._unresumed: dict[str, float] = {}
+        self._killed: set[str] = set()
+        self._back_known: set[str] = set()
+        self._of_others: set[str] = set()
         self._drifts: dict[str, Drift] = {}
         self._drifted: list[Drift] = []
         self._posts: dict[tuple[str, bool], list[float]] = {}
@@ -214,6 +217,8 @@ class History:
         self._trouble(who, to, ONCE_MORE_S if to == "clock" else 0.0)
         if gone:
             self._gone.setdefault(who, []).append(self.now())
+        if what == "killed":
+            self._killed.add(who)
         self.say(who, "disturbed", what)
 
     def _trouble(self, who: str, what: str, lasts_s: float) -> None:
@@ -262,6 +267,7 @@ class History:
                 continue
             if effect.direction is Direction.RAISE:
                 self._fresh(who, rollout, event)
+                self._unbound(rollout)
                 hurried = bool(rollout.hurry or rollout.override)
                 self._raises[rollout.id, effect.mark.revision] = (rollout, hurried)
                 if rollout.override:
@@ -270,8 +276,24 @@ class History:
                 if self._has_lease(who):
                     self._back_since.setdefault(rollout.id, self.now())
                     self._back_by.setdefault(rollout.id, who)
-                if self.weight_of(rollout.target) and not self._of_another(rollout):
+                if self._made_again(after):
+                    self._of_others.add(rollout.id)
+                elif self.weight_of(rollout.target) and not self._of_another(rollout):
                     self._back_pending.setdefault(rollout.id, (self.now(), who))
+
+    def _unbound(self, rollout: Rollout) -> None:
+        """Who decided to go back was killed before anything of that arrived anywhere: nobody can know of it, and
+        another holder has asked the gates itself."""
+        if self._back_by.get(rollout.id) in self._killed and rollout.id not in self._back_known:
+            self._back_since.pop(rollout.id, None)
+            self._back_by.pop(rollout.id, None)
+            self._back_pending.pop(rollout.id, None)
+
+    def _made_again(self, rollout: Rollout) -> bool:
+        """The object is another one than the rollout steers: nothing is written to it until a person who was told so
+        asks once more, and then the limit begins."""
+        manifest = self.manifest_of(("shop", rollout.target.service))
+        return manifest is not None and manifest["metadata"]["uid"] != rollout.target.route.uid
 
     def _of_another(self, rollout: Rollout) -> bool:
         """A later rollout has the route: a holder that was stopped decides on one that has ended."""
@@ -358,6 +380,7 @@ class History:
         if annotation.is_final(mark.phase):
             self._ended_on_route.add(name)
         if weight == 0:
+            self._back_known.add(name)
             self._settle(name)
             self._climbs[name] = Climb()
             self._reached_zero(name, who)
@@ -443,6 +466,8 @@ class History:
     def saved(self, rollout: Rollout) -> None:
         """A record was saved."""
         self.rollouts[rollout.id] = rollout
+        if rollout.phase is Phase.ROLLING_BACK or rollout.phase.final:
+            self._back_known.add(rollout.id)
         if rollout.write is not None:
             self._saved.add((rollout.id, rollout.write.revision))
 
@@ -508,6 +533,9 @@ class History:
             record = self.store.rollouts.records.get(name)
             if record is not None and record.rollout.phase is not Phase.PROMOTED:
                 self.breaks("late_rollbacks", f"{name}: decided to go back at {since:.1f} s, and never at 0")
+        for name in sorted(self._of_others):
+            if not any(one.rollout == name and "made again" in one.message.text for one in self.told):
+                self.breaks("unannounced", f"{name}: nobody was told that the object is another one")
         for move in self.moves:
             self._announced(move)
         for drift in self._drifted:

@@ -77,7 +77,10 @@ def _no_obstacles(former: Any) -> Any:
 
 
 def _always(former: Any) -> Any:
-    return lambda self, within_s: True
+    async def may_raise(self: Holder, token: int, within_s: float) -> bool:
+        return True
+
+    return may_raise
 
 
 def _raises_unsaved(former: Any) -> Any:

@@ -14,7 +14,7 @@ from bot.adapters.mesh.seen import Seen
 from bot.adapters.mesh.subsets import Subsets
 from bot.adapters.mesh.survey import Surveyor
 from bot.adapters.mesh.virtualservice import called
-from bot.errors import Conflict, NotFound, Permanent, Transient
+from bot.errors import Conflict, NotFound, Overwritten, Permanent, Transient
 from bot.ports.mesh import Listed, Steered, Survey, Wanted
 from bot.rollout.effects import SetWeight
 from bot.rollout.model import Direction, RouteRef, Target
@@ -256,7 +256,7 @@ class IstioMesh:
             if weighing.shows(manifest, target, change):
                 return virtualservice.state(manifest, target)
             manager = virtualservice.last_writer(manifest, target.route.protocol)
-            refusal = Conflict(f"{called(target.route)} was overwritten at once by {manager or 'somebody'}")
+            refusal = Overwritten(f"{called(target.route)} was overwritten at once by {manager or 'somebody'}")
             if change.direction is not Direction.ZERO:
                 raise refusal
         if change.direction is Direction.ZERO:

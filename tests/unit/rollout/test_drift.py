@@ -439,18 +439,21 @@ def test_a_route_that_changes_all_the_time_is_asked_about_three_times() -> None:
     assert world.rollout.found.canary_weight == 59
 
 
-def test_raises_that_are_undone_at_once_are_tried_three_times() -> None:
+@pytest.mark.parametrize("kind", ["conflict", "overwritten"])
+def test_raises_that_are_undone_at_once_are_tried_three_times(kind: str) -> None:
     """Something restores the whole object, mark and all, within each write: after three raises nobody raises by
     itself any more, and a person is asked."""
     world = _baking()
-    while not world.rollout.held(HoldReason.DRIFT):
+    for _ in range(20):
+        if world.rollout.held(HoldReason.DRIFT):
+            break
         world.now += 5
         decision = world.decide(world.rollout, world.look(), world.now)
         world.rollout = decision.rollout
         for change in [effect for effect in decision.effects if isinstance(effect, SetWeight)]:
             assert change.direction is Direction.RAISE
             detail = "VirtualService shop/payments was overwritten at once by restorer"
-            last = world.step(WriteFailed(change.mark.revision, "conflict", detail, world.route.state()))
+            last = world.step(WriteFailed(change.mark.revision, kind, detail, world.route.state()))
     assert world.rollout.write_failures == STUBBORN
     assert "3 raises in a row" in said(last)
     world.pass_time(60)

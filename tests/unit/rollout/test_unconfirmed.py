@@ -27,6 +27,17 @@ def test_a_raise_that_was_refused_is_not_in_doubt() -> None:
     assert not any("tried" in message.text for message in back.messages)
 
 
+def test_a_raise_that_was_overwritten_at_once_was_there() -> None:
+    """It landed and somebody wrote over it before it was read back: audit and channel name the weight, each time."""
+    there = RouteState("uid-1", "12", 0, 100, last_manager="argocd-controller")
+    event = WriteFailed(4, "overwritten", "VirtualService shop/payments was overwritten at once by argocd", there)
+    for failures in (0, 1):
+        failed = decide(rollout(write=RAISE, holds=(), write_failures=failures), event, NOW + 61)
+        assert 100 in [line.weight_percent for line in failed.audit]
+        assert any("100% was on the route for a moment" in message.text for message in failed.messages)
+        assert failed.rollout.held(HoldReason.DRIFT) is not None
+
+
 def test_a_raise_whose_route_went_away_may_have_landed() -> None:
     """The object was deleted between our patch and its reading: the canary may have had that weight for a moment."""
     gone = decide(rollout(write=RAISE, holds=()), RouteGone("the VirtualService is not there"), NOW + 61)
