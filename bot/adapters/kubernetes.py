@@ -357,5 +357,11 @@ def _parsed(line: bytes) -> Change:
     return Change(str(event.get("type")), found)
 
 
+def key_of(item: Mapping[str, Any]) -> tuple[str, str]:
+    """Namespace and name of an object, "" for what it has not."""
+    metadata = item["metadata"]
+    return str(metadata.get("namespace") or ""), str(metadata.get("name") or "")
+
+
 def _said(error: BaseException) -> str:
     return hide(str(error) or type(error).__name__)[:_TEXT_CHARS]

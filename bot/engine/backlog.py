@@ -1,6 +1,6 @@
 """Says when this process has more rollouts than it can look at: bad canaries then keep their traffic for longer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from bot.engine import book
 from bot.engine.world import World
@@ -18,7 +18,7 @@ class Backlog:
     """One page when more than a tenth of the rollouts have been overdue by two looks for a minute, and one when all is
     well again."""
 
-    def __init__(self, world: World, pages: Callable[[], Iterable[book.Page]], send: Callable[[Page], None]) -> None:
+    def __init__(self, world: World, pages: Callable[[], Sequence[book.Page]], send: Callable[[Page], None]) -> None:
         self._world = world
         self._pages = pages
         self._send = send
@@ -28,10 +28,10 @@ class Backlog:
     def round(self) -> None:
         """See who is overdue; to be called every few seconds."""
         now, monotonic = self._world.clock.now(), self._world.clock.monotonic()
-        late = [now - page.due_at for page in self._pages() if page.due_at is not None and _overdue(page, now)]
+        pages = self._pages()
+        late = [late_s for page in pages if (late_s := _late_s(page, now)) is not None]
         self._world.telemetry.gauge("rollouts_overdue", len(late))
-        total = sum(1 for _ in self._pages())
-        if len(late) <= PART * total:
+        if len(late) <= PART * len(pages):
             self._since = None
             if self._told:
                 self._told = False
@@ -41,7 +41,7 @@ class Backlog:
         if monotonic - self._since >= FOR_S and not self._told:
             self._told = True
             summary = (
-                f"canary-bot falls behind: {len(late)} of {total} rollouts are not looked at in time, the latest "
+                f"canary-bot falls behind: {len(late)} of {len(pages)} rollouts are not looked at in time, the latest "
                 f"since {spoken(max(late))}"
             )
             detail = (
@@ -62,6 +62,7 @@ class Backlog:
         return f"behind:{self._world.owner}"
 
 
-def _overdue(page: book.Page, now: float) -> bool:
-    waits_s = max(LEAST_S, LOOKS_MISSED * page.rollout.rules.check_every_s)
-    return page.due_at is not None and now - page.due_at > waits_s
+def _late_s(page: book.Page, now: float) -> float | None:
+    """For how long a rollout has been due, None when that is no more than two looks take."""
+    late_s = now - page.due_at if page.due_at is not None else 0.0
+    return late_s if late_s > max(LEAST_S, LOOKS_MISSED * page.rollout.rules.check_every_s) else None

@@ -11,6 +11,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable
 
+from bot.engine.rest import rest
 from bot.engine.world import World
 from bot.errors import CanaryError, NotFound, Permanent, Transient
 from bot.ports.chat import NoChannel
@@ -84,7 +85,7 @@ class Deliver:
                 except (Transient, Permanent) as error:
                     self._world.telemetry.line("outbox-unread", error=str(error))
             if not delivered:
-                await self._wait()
+                await rest(self._rung, self._world.clock, IDLE_S)
 
     async def finish(self) -> None:
         """Let `run` begin no more rounds, and deliver what is due now."""
@@ -96,14 +97,6 @@ class Deliver:
         """Another process may have edited what stands in the chat."""
         self._shown.clear()
         self._closing = False
-
-    async def _wait(self) -> None:
-        waits = {asyncio.create_task(self._rung.wait()), asyncio.create_task(self._world.clock.sleep(IDLE_S))}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waits:
-                task.cancel()
 
     async def round(self) -> int:
         """Deliver what is due; how many letters left the outbox. Never two rounds at a time: both would take the same.

@@ -12,6 +12,7 @@ from bot.engine.engine import Crew, Engine
 from bot.engine.nodewatch import NodeWatch
 from bot.engine.outage import Outage
 from bot.engine.paging import Paging
+from bot.engine.rest import rest
 from bot.engine.share import GONE_AFTER_S, part
 from bot.engine.world import World
 from bot.errors import Permanent, Transient
@@ -132,12 +133,7 @@ class Fleet:
         while True:
             self._rung.clear()
             await self.round()
-            waits = {asyncio.create_task(self._rung.wait()), asyncio.create_task(self._home.clock.sleep(ROUND_S))}
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in waits:
-                    task.cancel()
+            await rest(self._rung, self._home.clock, ROUND_S)
 
     async def _freed(self) -> None:
         self._rung.set()

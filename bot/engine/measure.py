@@ -41,7 +41,7 @@ class Measure:
         routes: Routes,
         nodes: Callable[[], Mapping[str, NodeHealth]],
         store_away: Callable[[], bool],
-        active: Callable[[], int] = lambda: 0,
+        active: Callable[[], int],
     ) -> None:
         self._store_away = store_away
         self._active = active

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 from bot.engine.book import Book, Page
+from bot.engine.rest import rest
 from bot.engine.world import World
 from bot.errors import Conflict, NotFound, Permanent, Transient
 from bot.ports.mesh import Steered
@@ -34,7 +35,7 @@ class Recovery:
         page: Callable[[effects.Page], None],
         ring: Callable[[str], None],
         said: Callable[[], None],
-        mine: Callable[[RouteRef], bool] = lambda route: True,
+        mine: Callable[[RouteRef], bool],
     ) -> None:
         self._world = world
         self._book = book
@@ -76,17 +77,10 @@ class Recovery:
                 await self.round()
             except (Transient, Permanent) as error:
                 self._world.telemetry.line("marks-unread", error=str(error))
-                await self._rest(AGAIN_S)
+                seconds = AGAIN_S
             else:
-                await self._rest(UNSOLVED_EVERY_S if self._told else EVERY_S)
-
-    async def _rest(self, seconds: float) -> None:
-        waits = {asyncio.create_task(self._look_now.wait()), asyncio.create_task(self._world.clock.sleep(seconds))}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waits:
-                task.cancel()
+                seconds = UNSOLVED_EVERY_S if self._told else EVERY_S
+            await rest(self._look_now, self._world.clock, seconds)
 
     async def round(self) -> None:
         """Look once, and take up what is lost. Raises Transient and Permanent."""

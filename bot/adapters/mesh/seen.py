@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from bot.adapters.kubernetes import Change, Manifest, Snapshot
+from bot.adapters.kubernetes import Change, Manifest, Snapshot, key_of
 from bot.adapters.mesh import annotation
 from bot.adapters.mesh.virtualservice import PROTOCOLS
 
@@ -45,8 +45,8 @@ class Seen:
         if told.first:
             self._listed = set()
             self._settled.clear()
-        changed = [key for item in told.items if self._put(key := _key(item), item, listed=True) and self._begun]
-        self._listed.update(_key(item) for item in told.items)
+        changed = [key for item in told.items if self._put(key := key_of(item), item, listed=True) and self._begun]
+        self._listed.update(key_of(item) for item in told.items)
         if told.last:
             gone = self._versions.keys() - self._listed
             for key in gone:
@@ -59,7 +59,7 @@ class Seen:
 
     def changed(self, told: Change) -> Sequence[Key]:
         """Take in a change; its object, unless it is known already."""
-        key = _key(told.object)
+        key = key_of(told.object)
         if told.kind == "DELETED":
             self._drop(key)
             return (key,)
@@ -68,7 +68,7 @@ class Seen:
     def read(self, manifest: Manifest) -> None:
         """Take in a reading that was made past the watch: its echo is no news."""
         if self._begun:
-            self._put(_key(manifest), manifest)
+            self._put(key_of(manifest), manifest)
 
     def broken(self) -> None:
         """Until the next snapshot nothing is known of what happens."""
@@ -117,8 +117,3 @@ def _owner(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _route(route: Mapping[str, Any]) -> dict[str, Any]:
     return {name: route[name] for name in ("name", "match", "route") if name in route}
-
-
-def _key(manifest: Mapping[str, Any]) -> Key:
-    metadata = manifest["metadata"]
-    return str(metadata.get("namespace") or ""), str(metadata.get("name") or "")

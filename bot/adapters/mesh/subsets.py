@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bot.adapters.kubernetes import Change, Manifest, Snapshot
+from bot.adapters.kubernetes import Change, Manifest, Snapshot, key_of
 from bot.adapters.mesh.hosts import covers, fqdn
 from bot.adapters.mesh.virtualservice import last_writer
 
@@ -40,7 +40,7 @@ class Subsets:
         if told.first:
             self._listed = set()
         hosts = {host for item in told.items for host in self._put(item)}
-        self._listed.update(_key(item) for item in told.items)
+        self._listed.update(key_of(item) for item in told.items)
         if told.last:
             for key in self._rules.keys() - self._listed:
                 hosts |= self._drop(key)
@@ -50,7 +50,7 @@ class Subsets:
 
     def changed(self, told: Change) -> set[str]:
         """Take in a change; the hosts whose rules have changed by it."""
-        return self._drop(_key(told.object)) if told.kind == "DELETED" else self._put(told.object)
+        return self._drop(key_of(told.object)) if told.kind == "DELETED" else self._put(told.object)
 
     def broken(self) -> None:
         """Until the next snapshot nothing is known of what happens."""
@@ -76,7 +76,7 @@ class Subsets:
         return sorted({*self._by_host.get(host, ()), *wide})
 
     def _put(self, manifest: Manifest) -> set[str]:
-        key, spec = _key(manifest), manifest.get("spec") or {}
+        key, spec = key_of(manifest), manifest.get("spec") or {}
         names = sorted(sys.intern(str(subset.get("name") or "")) for subset in spec.get("subsets") or ())
         host = fqdn(str(spec.get("host") or ""), key[0])
         rule = Rule(host, tuple(names), sys.intern(last_writer(manifest, "subsets")))
@@ -100,8 +100,3 @@ class Subsets:
         for name in rule.subsets:
             self._lost[(rule.host, name)] = f"DestinationRule {key[0]}/{key[1]} was deleted"
         return {rule.host}
-
-
-def _key(manifest: Manifest) -> Key:
-    metadata = manifest["metadata"]
-    return str(metadata.get("namespace") or ""), str(metadata.get("name") or "")

@@ -7,7 +7,8 @@ from contextlib import aclosing
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from bot.adapters.redis.link import Link, said_in_our_words
+from bot.adapters.redis.link import Link
+from bot.adapters.redis.server import said_in_our_words
 from bot.errors import Transient, Unreadable
 from bot.ports.clock import Clock
 from bot.rollout.events import Request

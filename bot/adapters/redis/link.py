@@ -8,9 +8,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from bot.adapters.redis.server import Server, said_in_our_words
-
-__all__ = ["Link", "said_in_our_words"]
+from bot.adapters.redis.server import Server
 
 
 class Link:

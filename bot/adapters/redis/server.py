@@ -193,8 +193,7 @@ class Server:
                 return Redis.from_url(self._url, **options)
             case Kind.CLUSTER:
                 host, port = self._node(key)
-                of_node = {name: value for name, value in self._address.options.items() if name != "db"}
-                return Redis(host=host, port=port, **{**of_node, **options})
+                return Redis(host=host, port=port, **{**_of_cluster(self._address), **options})
             case Kind.SENTINEL:
                 return self._master(options)
 
