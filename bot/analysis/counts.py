@@ -9,12 +9,12 @@ scrapes' worth: a target that was only unreachable for a while brings all its pa
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan
 from statistics import median
 
 from bot.analysis.samples import Answer
+from bot.values import dataclass
 
 DEFAULT_INTERVAL_S = 15.0
 GAP_INTERVALS = 2.5

@@ -1,7 +1,6 @@
 """What a plan can expect of today's traffic: whether the service is measured at all, and enough for its gates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from bot.analysis.counts import count
 from bot.analysis.look import REQUESTS
@@ -14,6 +13,7 @@ from bot.errors import CannotMeasure
 from bot.rollout.duration import spoken
 from bot.rollout.gate import STABLE, Relation
 from bot.rollout.model import Rollout, Target
+from bot.values import dataclass
 
 WINDOW_S = 300
 

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from bot.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

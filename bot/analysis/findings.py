@@ -1,13 +1,13 @@
 """What each reporter shows in each window, and which of these findings a gate reports: the worst one that counts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from bot.analysis.counts import Counted
 from bot.analysis.look import MAX_SKEW_S, STALE_S, Look, Window
 from bot.analysis.sentences import duration
 from bot.errors import CannotMeasure
 from bot.rollout.gate import GateReport, GateSpec, Verdict
+from bot.values import dataclass
 
 _WHERE = {
     "source": "as the callers' proxies saw it",

@@ -8,7 +8,6 @@ a service has, looks at its past are cut from these few.
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, inf
 
@@ -19,6 +18,7 @@ from bot.analysis.requests import Whose, hosts, whose
 from bot.analysis.samples import Answer, Query
 from bot.analysis.windows import LEAD_S
 from bot.rollout.model import Target
+from bot.values import dataclass
 
 METRICS = (REQUESTS, BUCKETS)
 PROBE_S = 300

@@ -6,13 +6,13 @@ to the bad ones of its side. For a latency between two bucket bounds the weights
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from bot.analysis.counts import Counter
 from bot.analysis.latency import Latencies
 from bot.analysis.requests import Outcome, Traffic, Whose
 from bot.analysis.statistics import Interval
+from bot.values import dataclass
 
 NEAR = 0.75
 KEPT = 64

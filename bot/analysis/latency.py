@@ -6,7 +6,7 @@ the bucket's bounds, from 0 in the lowest one, and never beyond the highest fini
 
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from math import inf, isinf
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from bot.analysis.counts import Counted, Counter
 from bot.analysis.requests import Whose, whose
 from bot.rollout.model import Target
+from bot.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

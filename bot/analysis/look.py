@@ -1,7 +1,7 @@
 """What one look at a rollout has to go by: the answers, counted and cut to the present step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import ceil, log
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from bot.analysis.windows import LADDER, LEAD_S, LONG, RECENT, RECENT_S, Rung, r
 from bot.errors import CannotMeasure
 from bot.rollout.gate import GateEvidence, GateReport, GateSpec, Verdict
 from bot.rollout.model import Rollout, Target
+from bot.values import dataclass
 
 REQUESTS = "istio_requests_total"
 BUCKETS = "istio_request_duration_milliseconds_bucket"

@@ -6,11 +6,11 @@ as it is.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from bot.analysis.promql import literal, quote
 from bot.analysis.samples import Answer, Query, Series
+from bot.values import dataclass
 
 LABEL = "destination_service"
 

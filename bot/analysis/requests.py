@@ -1,13 +1,14 @@
 """Requests by side, reporter and outcome, from `istio_requests_total` and its oddities."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from math import sqrt
 from typing import Any
 
 from bot.analysis.counts import Counted, Counter
 from bot.rollout.model import Side, Target
+from bot.values import dataclass
 
 SERVER_FAULTS = frozenset({"2", "4", "8", "12", "13", "14", "15"})
 """gRPC statuses that mean a server fault: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL,

@@ -1,7 +1,8 @@
 """Questions in PromQL and their answers as series of samples."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from bot.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,10 @@ average of e-processes is one, so alpha is not spent twice.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import exp, inf, lgamma, log, log1p, sqrt
+
+from bot.values import dataclass
 
 WHOLE = (1.2, 1.7, 3.0, 9.0)
 WHOLE_WEIGHTS = (0.02, 0.03, 0.40, 0.55)

@@ -11,7 +11,6 @@ for the p99 that people read, are asked for every four minutes, and at every loo
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import ceil, floor
@@ -25,6 +24,7 @@ from bot.analysis.requests import Line, Outcome, Traffic, Whose, hosts, outcome,
 from bot.analysis.samples import Answer, Query
 from bot.analysis.windows import RECENT_S
 from bot.rollout.model import Target
+from bot.values import dataclass
 
 SERVICE = "destination_service"
 SIDES = ("reporter", SERVICE, "destination_workload", "destination_version")

@@ -1,7 +1,7 @@
 """What runs underneath the two sides of a slow canary: latencies by side and node, machines, restarts, throttling."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from bot.analysis.counts import Counter
 from bot.analysis.latency import Histogram, Latencies, Shown
@@ -12,6 +12,7 @@ from bot.analysis.requests import Whose
 from bot.analysis.samples import Answer, Query
 from bot.rollout.gate import GateReport, GateSpec, Relation, Verdict
 from bot.rollout.model import Rollout, Target
+from bot.values import dataclass
 
 RECENT_S = 120.0
 ENOUGH = 50

@@ -1,6 +1,6 @@
 """The ladder of windows: few different texts, so that rollouts can share questions, and a bounded number of points."""
 
-from dataclasses import dataclass
+from bot.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

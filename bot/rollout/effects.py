@@ -1,11 +1,11 @@
 """What a decision asks of the world: a change of the route, and messages for people."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from bot.rollout.events import Reply
 from bot.rollout.model import Direction, Rollout
 from bot.rollout.route import Mark
+from bot.values import dataclass
 
 __all__ = ["Audit", "Decision", "Direction", "Effect", "Message", "MessageKind", "Page", "SetWeight", "Tone"]
 

@@ -1,11 +1,11 @@
 """Everything that can happen to a rollout. People's requests carry who, when and what they were looking at."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from bot.rollout.gate import Assessment
 from bot.rollout.model import Actor, Freeze
 from bot.rollout.route import RouteState
+from bot.values import dataclass
 
 CARD_EVERY_S = 30.0
 

@@ -3,10 +3,10 @@
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from bot.errors import UserError
+from bot.values import dataclass
 
 MIN_REQUESTS = {"error-rate": 50, "p99": 500}
 SEQUENTIAL = "sequential"

@@ -5,13 +5,14 @@ fault there is seen here.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bot.rollout.effects import Decision, Direction, MessageKind, Page, SetWeight
 from bot.rollout.events import Clocked, Event, Looked, Request, RouteGone, TookOver, WriteFailed, Written
 from bot.rollout.gate import Assessment, GateReport, Verdict
 from bot.rollout.model import HoldReason, OnSilence, Phase, Rollout
 from bot.rollout.route import RouteState
+from bot.values import dataclass
 
 _RUNNING = (Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING)
 _ZEROED = ("RollingBack", "RolledBack")

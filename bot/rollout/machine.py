@@ -5,7 +5,6 @@ from the table (`diagram.py`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, assert_never
 
@@ -25,6 +24,7 @@ from bot.rollout.events import (
     Written,
 )
 from bot.rollout.model import Phase, Rollout
+from bot.values import dataclass
 
 HEARD = 20
 

@@ -1,10 +1,10 @@
 """A plan: the ordered weights of a rollout, how long each must hold, and where a person is asked."""
 
 import re
-from dataclasses import dataclass
 
 from bot.errors import UserError
 from bot.rollout.duration import parse_duration, written
+from bot.values import dataclass
 
 EXAMPLE = "5%:10m, 25%:10m, 50%:30m:approve, 100%:10m"
 LAST_BAKE_S = 600.0

@@ -1,9 +1,10 @@
 """Who may do what: roles by service, and people who never may."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from bot.values import dataclass
 
 
 class Role(StrEnum):

@@ -1,6 +1,6 @@
 """What a route looks like from outside: weights, our annotation, and who wrote last."""
 
-from dataclasses import dataclass
+from bot.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
