@@ -8,6 +8,7 @@ from bot.analysis.nodes import NodeHealth
 from bot.engine.backlog import Backlog
 from bot.engine.book import Book
 from bot.engine.deliver import Deliver
+from bot.engine.ends import Ends
 from bot.engine.holder import Holder
 from bot.engine.keep import Keep
 from bot.engine.measure import Measure
@@ -105,6 +106,7 @@ class Engine:
         )
         self._outage = None if crew else Outage(world, lambda: self.store_away, self.cut_off)
         self._backlog = Backlog(world, self._book.pages, self._paging.send)
+        self._ends = Ends(world, self._workers.busy)
         self._broken: dict[str, int] = {}
         self._rounds = 0
         self._quarantined: set[str] = set()
@@ -149,6 +151,7 @@ class Engine:
             self.keep_running("lease", self._holder.run),
             self.keep_running("sweep", self._sweep),
             self.keep_running("rings", self._hear_rings),
+            self.keep_running("ends", self._ends.run),
         ]
         if self._outage is not None:
             self._always += [
@@ -220,6 +223,7 @@ class Engine:
         self._recovery.wiped()
 
     def _forget(self) -> None:
+        self._ends.keep(self._book.pages())
         for rollout in self._book.rollouts():
             self._world.timeline.cancel(rollout.id)
         self._book.clear()

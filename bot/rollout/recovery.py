@@ -1,11 +1,12 @@
 """After the store has lost its data: rollouts taken on from memory, or rebuilt from the mark on their route.
 
 Either way it holds until a person resumes it: freezes and requests are gone, and a rebuilt one knows less than before.
+What had ended by then, and had not been saved, is only told.
 """
 
 from bot.rollout.baking import fresh_bake
 from bot.rollout.draft import BOT, Draft
-from bot.rollout.effects import Decision, MessageKind
+from bot.rollout.effects import Audit, Decision, Message, MessageKind, Tone
 from bot.rollout.gate import GateSpec
 from bot.rollout.holds import add_hold, ask_about
 from bot.rollout.model import HoldReason, Phase, Rollout, Rules, Target
@@ -60,6 +61,28 @@ def held_in_memory(rollout: Rollout, now: float) -> Decision:
                 "moment. Gates go on. Resume to go on, or roll back?",
             )
     return draft.decision()
+
+
+def ended_unsaved(rollout: Rollout, now: float) -> tuple[Message, Audit]:
+    """What everybody is told of an end that no record shows, and its line of the audit; a rollout that still rolls back
+    has its canary at 0 without having seen it."""
+    target = rollout.target
+    match rollout.phase:
+        case Phase.PROMOTED:
+            how, weight = f"Promoted: {target.service} runs {target.canary.label} for 100% of its traffic", 100
+        case Phase.CANCELLED:
+            how, weight = f"Cancelled: no traffic of {target.service} was moved", 0
+        case _:
+            back = f"{target.service} is on {target.stable.label} again, {target.canary.label} is at 0"
+            how, weight = f"Rolled back: {back}", 0
+    text = (
+        f"{how}. {rollout.reason} Redis lost the record of {rollout.id} before this could be saved, so its card stays "
+        f"as it is, and the history does not have it. Nothing is left to do; `/canary start {target.service}` begins "
+        "anew."
+    )
+    tone = Tone.GOOD if rollout.phase is Phase.PROMOTED else Tone.BAD
+    message = Message(MessageKind.NOTICE, text, tone=tone, channel=rollout.rules.channel, urgent=weight == 0)
+    return message, Audit(now, rollout.id, "record-lost", BOT.name, text, weight)
 
 
 def _at(rollout: Rollout) -> str:

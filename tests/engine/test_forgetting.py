@@ -1,9 +1,9 @@
 """A store that has lost its last second while the holder lives on."""
 
 from bot.rollout.effects import Message, MessageKind
-from bot.rollout.model import Freeze, HoldReason, Rollout
+from bot.rollout.model import Freeze, HoldReason, Phase, Rollout
 from bot.usecases.requests import put
-from tests.engine.stage import ADA, stage
+from tests.engine.stage import ADA, HOST, Stage, stage
 from tests.engine.test_letters import at_ten
 from tests.engine.test_stories import started
 from tests.fakes.store import FakeOutbox
@@ -52,3 +52,87 @@ async def test_freezes_of_a_store_that_has_just_forgotten_are_no_permission() ->
         await made.play(30)
         assert made.weights() == [10]
         assert HoldReason.RECOVERED in (await made.rollout(name)).hold_reasons
+
+
+async def sent_back_behind_a_cut(made: Stage) -> str:
+    """A rollout whose canary fails and goes to 0 while its holder cannot reach the store: nothing of that is saved."""
+    name = await at_ten(made)
+    made.store.down = True
+    made.metrics.behave(HOST, "v2", fail=0.5)
+    await made.play(60, until=lambda: made.weights() == [10, 0])
+    await made.play(2)
+    assert made.weights() == [10, 0]
+    return name
+
+
+def told(made: Stage, name: str) -> list[Message]:
+    """What was said of a rollout in the channel, beside its card."""
+    kinds = (MessageKind.NOTICE, MessageKind.ALERT)
+    return [message for of, message in made.store.said if of == name and message.kind in kinds]
+
+
+async def test_an_end_that_the_store_forgot_before_it_was_saved_is_told_by_who_brought_it_about() -> None:
+    """The holder sent the canary to 0 behind a cut, the store forgot everything, and another has the lease: only the
+    former holder knows, and says so once, with the reason and with what is lost; the audit has it too."""
+    async with stage() as made:
+        name = await sent_back_behind_a_cut(made)
+        made.store.wipe()
+        made.store.leases.steal("bot-2", 600.0)
+        made.store.down = False
+        await made.play(20)
+        assert not made.engine.leading
+        (notice,) = told(made, name)
+        assert (notice.kind, notice.channel) == (MessageKind.NOTICE, "#payments")
+        assert all(part in notice.text for part in ("payments is on v1 again", "v2 is at 0", "error-rate", "lost"))
+        lines = [line for line in made.store.audits if line.rollout == name and line.weight_percent == 0]
+        assert len([line for line in lines if line.what == "zero"]) == 1
+
+
+async def test_an_end_that_the_store_still_shows_is_left_to_the_next_holder() -> None:
+    """The same with the record still there: the next holder finds the end on the route, and nobody tells it twice."""
+    async with stage() as made:
+        name = await sent_back_behind_a_cut(made)
+        made.store.leases.steal("bot-2", 5.0)
+        made.store.down = False
+        await made.play(20)
+        (alert,) = told(made, name)
+        assert alert.kind is MessageKind.ALERT
+        assert (await made.rollout(name)).phase is Phase.ROLLED_BACK
+
+
+async def test_an_end_that_was_not_seen_to_arrive_is_looked_for_on_the_route() -> None:
+    """The patch to 0 arrived without a reply, and the store has forgotten the rollout: its mark says how it ended."""
+    async with stage() as made:
+        name = await at_ten(made)
+        made.store.down = True
+        made.mesh.fail("lost")
+        made.mesh.fail("transient", times=500)
+        made.metrics.behave(HOST, "v2", fail=0.5)
+        await made.play(60, until=lambda: made.weights() == [10, 0])
+        (rollout,) = made.engine.cut_off()
+        assert rollout.phase is Phase.ROLLING_BACK
+        made.store.wipe()
+        made.store.leases.steal("bot-2", 600.0)
+        made.store.down = False
+        await made.play(20)
+        (notice,) = told(made, name)
+        assert "v2 is at 0" in notice.text
+        assert [line.weight_percent for line in made.store.audits if line.rollout == name][-1] == 0
+
+
+async def test_what_is_rebuilt_from_its_route_is_not_told_of_as_an_end() -> None:
+    """The way to 0 never arrived: whoever holds the lease finds the mark and holds the rollout, and that is told."""
+    async with stage() as made:
+        name = await at_ten(made)
+        made.store.down = True
+        made.mesh.fail("transient", times=500)
+        made.metrics.behave(HOST, "v2", fail=0.5)
+        await made.play(30)
+        (rollout,) = made.engine.cut_off()
+        assert rollout.phase is Phase.ROLLING_BACK
+        made.store.wipe()
+        made.store.leases.steal("bot-2", 600.0)
+        made.store.down = False
+        await made.play(20)
+        assert made.mesh.weights("payments") == (90, 10)
+        assert told(made, name) == []

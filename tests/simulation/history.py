@@ -77,12 +77,14 @@ class Broken:
 
 @dataclass(slots=True)
 class Move:
-    """The canary's weight as it changed at the API server."""
+    """The canary's weight as it changed at the API server; `by` is the process whose engine decided it, "" for a
+    person's word without the store."""
 
     at: float
     rollout: str
     weight: int
     was: int
+    by: str
 
 
 @dataclass(slots=True)
@@ -180,6 +182,8 @@ class History:
         self._ended_on_route: set[str] = set()
         self._unresumed: dict[str, float] = {}
         self._killed: set[str] = set()
+        self._ended: set[str] = set()
+        self._decided: set[tuple[str, str, int]] = set()
         self._back_known: set[str] = set()
         self._of_others: set[str] = set()
         self._drifts: dict[str, Drift] = {}
@@ -219,6 +223,8 @@ class History:
             self._gone.setdefault(who, []).append(self.now())
         if what == "killed":
             self._killed.add(who)
+        if what in ("killed", "told to stop"):
+            self._ended.add(who)
         self.say(who, "disturbed", what)
 
     def _trouble(self, who: str, what: str, lasts_s: float) -> None:
@@ -265,6 +271,7 @@ class History:
         for effect in decision.effects:
             if not isinstance(effect, SetWeight):
                 continue
+            self._decided.add((who, rollout.id, effect.mark.revision))
             if effect.direction is Direction.RAISE:
                 self._fresh(who, rollout, event)
                 self._unbound(rollout)
@@ -385,7 +392,8 @@ class History:
             self._climbs[name] = Climb()
             self._reached_zero(name, who)
         if weight != was:
-            self.moves.append(Move(self.now(), name, weight, was))
+            by = who if (who, name, mark.revision) in self._decided else ""
+            self.moves.append(Move(self.now(), name, weight, was, by))
         self._last_landing.setdefault(name, []).append((self.now(), who))
 
     def by_hand(self, target: Target, manager: str, before: dict[str, Any] | None, after: dict[str, Any]) -> None:
@@ -629,7 +637,8 @@ class History:
             self.breaks("late_rollbacks", f"{name}: at 0 only {took_s:.1f} s after the verdict, {cause}")
 
     def _announced(self, move: Move) -> None:
-        if move.rollout in self._may_be_gone and move.rollout not in self.store.rollouts.records:
+        gone = move.rollout in self._may_be_gone and move.rollout not in self.store.rollouts.records
+        if gone and (move.weight or move.by in self._ended or not move.by):
             return
         said = [
             one.message

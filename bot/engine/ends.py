@@ -1,0 +1,111 @@
+"""Ends that no record shows: reached behind a cut, forgotten with the lease, and forgotten by the store as well.
+
+What a former holder could not save is found on the route by the next one, as long as there is a record to wake it for.
+When the store has lost that, too, nobody but the former holder knows: it says so once the store can be asked.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bot.engine.book import Page
+from bot.engine.rest import rest
+from bot.engine.world import World
+from bot.errors import NotFound, Permanent, Transient
+from bot.rollout.model import Phase, Rollout
+from bot.rollout.recovery import ended_unsaved
+
+EVERY_S = 1.0
+FOLLOWED_S = 60.0
+"""A record that does not show the end for so long is somebody else's by now."""
+
+
+@dataclass(slots=True, eq=False)
+class _Left:
+    """A page that was forgotten, and since when (monotonic seconds); `said` once its letter has been taken."""
+
+    page: Page
+    since: float
+    said: bool = False
+
+
+class Ends:
+    """Follows forgotten pages until a record shows their end, or tells of it. `busy` says that a rollout's worker runs:
+    it may be in the middle of the way to 0."""
+
+    def __init__(self, world: World, busy: Callable[[str], bool]) -> None:
+        self._world = world
+        self._busy = busy
+        self._left: list[_Left] = []
+        self._rung = asyncio.Event()
+
+    def keep(self, pages: Sequence[Page]) -> None:
+        """Pages that are about to be forgotten: those are followed that may have an end nobody was told of."""
+        now = self._world.clock.monotonic()
+        left = [_Left(page, now) for page in pages if _may_end(page.rollout) or self._busy(page.rollout.id)]
+        if left:
+            self._left += left
+            self._rung.set()
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        while True:
+            if not self._left:
+                await self._rung.wait()
+            self._rung.clear()
+            await self.round()
+            await rest(self._rung, self._world.clock, EVERY_S)
+
+    async def round(self) -> None:
+        """Look after each once."""
+        for left in tuple(self._left):
+            try:
+                settled = await self._settled(left)
+            except Transient:
+                continue
+            except Permanent as error:
+                self._world.telemetry.line("end-unread", rollout=left.page.rollout.id, error=str(error))
+                settled = True
+            if settled:
+                self._left.remove(left)
+
+    async def _settled(self, left: _Left) -> bool:
+        """True when there is nothing more to be told. Raises Transient and Permanent."""
+        page = left.page
+        if self._busy(page.rollout.id):
+            return False
+        saved = not page.dirty and page.unsure is None
+        if not _may_end(page.rollout) or (page.rollout.phase.final and saved):
+            return True
+        try:
+            known = await self._world.rollouts.load(page.rollout.id)
+        except NotFound:
+            return await self._told(left)
+        return known.phase.final or self._world.clock.monotonic() - left.since > FOLLOWED_S
+
+    async def _told(self, left: _Left) -> bool:
+        page, now = left.page, self._world.clock.now()
+        if not page.rollout.phase.final and not await self._at_zero(page.rollout):
+            return True
+        message, line = ended_unsaved(page.rollout, now)
+        if not left.said:
+            await self._world.outbox.add(page.rollout.id, [message], now)
+            left.said = True
+        await self._world.rollouts.note([*page.audit, line])
+        self._world.telemetry.line("end-told", rollout=page.rollout.id, phase=page.rollout.phase.value)
+        return True
+
+    async def _at_zero(self, rollout: Rollout) -> bool:
+        """A way to 0 whose reply was lost has arrived: the mark is the rollout's, and the canary has nothing. Otherwise
+        the mark brings the rollout back, which is told."""
+        try:
+            route = await self._world.meshes[rollout.target.route.mesh].read(rollout.target)
+        except NotFound:
+            return False
+        mark = route.mark
+        ended = mark is not None and mark.rollout == rollout.id and mark.phase == Phase.ROLLED_BACK.value
+        return ended and not route.canary_weight
+
+
+def _may_end(rollout: Rollout) -> bool:
+    return rollout.phase.final or rollout.phase is Phase.ROLLING_BACK
