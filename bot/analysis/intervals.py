@@ -5,69 +5,88 @@ to the bad ones of its side. For a latency between two bucket bounds the weights
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
+from bot.analysis.columns import Columns, Counters, Layout
 from bot.analysis.counts import Counter
-from bot.analysis.latency import Latencies
-from bot.analysis.requests import Outcome, Traffic, Whose
+from bot.analysis.latency import Bucket, Latencies, groups
+from bot.analysis.requests import Line, Outcome, Traffic, Whose
 from bot.analysis.statistics import Interval
 from bot.values import dataclass
 
 NEAR = 0.75
-KEPT = 64
-"""Sets of rows remembered of one service: relative limits move."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One counter of one side, and what each of its increases adds to requests and bad requests."""
+class Row(NamedTuple):
+    """One column of one side, and what each of its increases adds to requests and bad requests."""
 
-    counter: Counter
     canary: bool
     requests: float
     bad: float
 
 
-def error_rows(traffic: Traffic, reporter: str, canary: frozenset[Whose], stable: frozenset[Whose]) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Columns of one service and what each of those at `places` adds."""
+
+    columns: Columns
+    places: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.places)
+
+
+NO_ROWS = Rows(Counters(), (), ())
+Placed = tuple[tuple[int, ...], tuple[Row, ...]]
+
+
+def error_rows(traffic: Traffic, reporter: str, canary: frozenset[Whose], stable: frozenset[Whose]) -> Rows:
     """Rows whose bad requests are errors; requests whose client left are in none."""
-    key = (reporter, canary, stable)
-    rows: list[Row] | None = traffic.kept.get(key)
-    if rows is None:
-        rows = traffic.kept[key] = [
-            Row(line.counter, line.whose in canary, 1.0, float(line.outcome is Outcome.ERROR))
-            for line in traffic.lines
-            if line.reporter == reporter
-            and line.outcome is not Outcome.ABORTED
-            and (line.whose in canary or line.whose in stable)
-        ]
-    return rows
+    return Rows(traffic.columns, *_error_rows(traffic.layout, reporter, canary, stable))
 
 
 def latency_rows(
     latencies: Latencies, reporter: str, limit_ms: float, canary: frozenset[Whose], stable: frozenset[Whose]
-) -> list[Row]:
+) -> Rows:
     """Rows whose bad requests are slower than the limit: all requests less those in the buckets up to it."""
-    key = (reporter, limit_ms, canary, stable)
-    known: list[Row] | None = latencies.kept.get(key)
-    if known is not None:
-        return known
+    return Rows(latencies.columns, *_latency_rows(latencies.layout, reporter, limit_ms, canary, stable))
+
+
+@lru_cache(maxsize=1024)
+def _error_rows(layout: Layout[Line], reporter: str, canary: frozenset[Whose], stable: frozenset[Whose]) -> Placed:
+    found = [
+        (place, Row(line.whose in canary, 1.0, float(line.outcome is Outcome.ERROR)))
+        for place, line in enumerate(layout.kinds)
+        if line.reporter == reporter
+        and line.outcome is not Outcome.ABORTED
+        and (line.whose in canary or line.whose in stable)
+    ]
+    return tuple(place for place, _ in found), tuple(row for _, row in found)
+
+
+@lru_cache(maxsize=1024)
+def _latency_rows(
+    layout: Layout[Bucket], reporter: str, limit_ms: float, canary: frozenset[Whose], stable: frozenset[Whose]
+) -> Placed:
+    places: list[int] = []
     rows: list[Row] = []
-    for side in canary | stable:
-        buckets = latencies.groups.get((reporter, side), ())
-        weights = _weights(tuple(sorted({bound for bound, _ in buckets})), limit_ms)
-        rows += [
-            Row(counter, side in canary, *weights[bound])
-            for bound, counter in buckets
-            if weights.get(bound) is not None
-        ]
-    if len(latencies.kept) < KEPT:
-        latencies.kept[key] = rows
-    return rows
+    for side in sorted(canary | stable):
+        group = groups(layout).get((reporter, side))
+        if group is None:
+            continue
+        weights = _weights(tuple(sorted(set(group.bounds))), limit_ms)
+        for bound, place in zip(group.bounds, group.places, strict=True):
+            if bound in weights:
+                places.append(place)
+                rows.append(Row(side in canary, *weights[bound]))
+    return tuple(places), tuple(rows)
 
 
 def cut(
-    rows: Sequence[Row], others: Sequence[Row], since: float, until: float, interval_s: float, ago_s: float = 0.0
+    rows: Rows, since: float, until: float, interval_s: float, others: Rows = NO_ROWS, ago_s: float = 0.0
 ) -> list[Interval]:
     """The intervals after `since` up to `until` (epoch seconds), about one per scrape.
 
@@ -76,14 +95,16 @@ def cut(
     if until <= since:
         return []
     edges = [since, *_edges(rows, since, until, interval_s)]
-    count = len(edges) - 1
-    if count == 1 and not others:
+    if len(edges) == 2 and not others:
         return [_whole(rows, since, until)]
+    count = len(edges) - 1
     requests, bad, stable_requests, stable_bad = ([0.0] * count for _ in range(4))
-    for row in rows:
-        _add(row, edges, *((requests, bad) if row.canary else (stable_requests, stable_bad)))
-    for row in others:
-        _add(row, [edge - ago_s for edge in edges], stable_requests, stable_bad)
+    for place, row in zip(rows.places, rows.rows, strict=True):
+        sums = (requests, bad) if row.canary else (stable_requests, stable_bad)
+        _add(row, rows.columns.counter(place), edges, *sums)
+    earlier = [edge - ago_s for edge in edges]
+    for place, row in zip(others.places, others.rows, strict=True):
+        _add(row, others.columns.counter(place), earlier, stable_requests, stable_bad)
     return [
         Interval(
             edges[index + 1] - edges[index],
@@ -96,24 +117,17 @@ def cut(
     ]
 
 
-def _whole(rows: Sequence[Row], since: float, until: float) -> Interval:
+def _whole(rows: Rows, since: float, until: float) -> Interval:
     """The one interval between two moments."""
     requests = bad = stable_requests = stable_bad = 0.0
-    times: Sequence[float] = ()
-    first = last = 0
-    for row in rows:
-        counter = row.counter
-        if counter.times is not times:
-            times = counter.times
-            first, last = bisect_right(times, since), bisect_right(times, until)
-        totals = counter.totals
-        more = (totals[last - 1] if last else 0.0) - (totals[first - 1] if first else 0.0)
-        if row.canary:
-            requests += row.requests * more
-            bad += row.bad * more
+    increases = rows.columns.increases(rows.places, since, until)
+    for (canary, each, each_bad), more in zip(rows.rows, increases, strict=True):
+        if canary:
+            requests += each * more
+            bad += each_bad * more
         else:
-            stable_requests += row.requests * more
-            stable_bad += row.bad * more
+            stable_requests += each * more
+            stable_bad += each_bad * more
     return Interval(
         until - since,
         requests,
@@ -123,8 +137,8 @@ def _whole(rows: Sequence[Row], since: float, until: float) -> Interval:
     )
 
 
-def _add(row: Row, edges: Sequence[float], requests: list[float], bad: list[float]) -> None:
-    times, totals = row.counter.times, row.counter.totals
+def _add(row: Row, counter: Counter, edges: Sequence[float], requests: list[float], bad: list[float]) -> None:
+    times, totals = counter.times, counter.totals
     first = bisect_right(times, edges[0])
     before = totals[first - 1] if first else 0.0
     if not totals or totals[-1] == before:
@@ -139,23 +153,17 @@ def _add(row: Row, edges: Sequence[float], requests: list[float], bad: list[floa
         first = position
 
 
-def _edges(rows: Iterable[Row], since: float, until: float, interval_s: float) -> list[float]:
+def _edges(rows: Rows, since: float, until: float, interval_s: float) -> list[float]:
     """Moments of scrapes, those left out that follow within three quarters of an interval; `until` at the end."""
-    moments: set[float] = set()
-    former: Sequence[float] = ()
-    for row in rows:
-        times = row.counter.times
-        if times is former:
-            continue
-        former = times
-        moments.update(times[bisect_right(times, since) : bisect_right(times, until)])
     edges: list[float] = []
-    last = since
-    for moment in sorted(moments):
-        if moment - last >= NEAR * interval_s and until - moment >= NEAR * interval_s:
-            edges.append(moment)
-            last = moment
-    return [*edges, until]
+    last, near_s = since, NEAR * interval_s
+    if until - since >= 2 * near_s:
+        for moment in sorted(rows.columns.moments(rows.places, since, until)):
+            if moment - last >= near_s and until - moment >= near_s:
+                edges.append(moment)
+                last = moment
+    edges.append(until)
+    return edges
 
 
 @lru_cache(maxsize=256)

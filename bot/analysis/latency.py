@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 from functools import lru_cache
 from math import inf, isinf
-from typing import Any
+from typing import NamedTuple
 
-from bot.analysis.counts import Counted, Counter
+from bot.analysis.columns import Columns, Counters, Layout, layout
+from bot.analysis.counts import Counted
 from bot.analysis.requests import Whose, whose
 from bot.rollout.model import Target
 from bot.values import dataclass
@@ -68,49 +69,73 @@ class Histogram:
         return lower_ms, inf
 
 
+class Bucket(NamedTuple):
+    """What one column of latencies counts: requests not slower than `bound` ms."""
+
+    reporter: str
+    whose: Whose
+    bound: float
+
+
 @dataclass(slots=True)
 class Shown:
-    """All buckets of each side from `begin` to `until` (epoch seconds), cumulative counts in the order of `bounds`."""
+    """All buckets of each side from `begin` to `until` (epoch seconds): cumulative counts of `sides`, one after the
+    other, each in the order of `bounds`."""
 
     begin: float
     until: float
     bounds: tuple[float, ...]
-    sides: dict[tuple[str, Whose], "array[float]"] = field(default_factory=dict)
+    sides: tuple[tuple[str, Whose], ...] = ()
+    counts: "array[float]" = field(default_factory=lambda: array("d"))
 
     def histogram(self, reporter: str, side: Whose) -> Histogram:
         """What one side has had."""
-        totals = self.sides.get((reporter, side))
-        return Histogram() if totals is None else Histogram(tuple(zip(self.bounds, totals, strict=True)))
+        if (reporter, side) not in self.sides:
+            return Histogram()
+        begin = self.sides.index((reporter, side)) * len(self.bounds)
+        return Histogram(tuple(zip(self.bounds, self.counts[begin : begin + len(self.bounds)], strict=True)))
+
+    def count(self, side: tuple[str, Whose], bound: float, more: float) -> None:
+        """Add to one bucket of one side."""
+        if side not in self.sides:
+            self.sides = (*self.sides, side)
+            self.counts.extend([0.0] * len(self.bounds))
+        self.counts[self.sides.index(side) * len(self.bounds) + self.bounds.index(bound)] += more
 
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """All counted bucket series of a service, by reporter and side.
+    """All counted bucket series of a service; `layout` says which column counts what.
 
     Where only the buckets around the limit are counted from look to look, `shown` has all of them, and may be older: it
-    is what quantiles are read from. The fraction above the limit is exact either way. `kept` is what was worked out of
-    these groups before; it goes on to the next look while the groups are the same.
+    is what quantiles are read from. The fraction above the limit is exact either way.
     """
 
-    groups: Mapping[tuple[str, Whose], tuple[tuple[float, Counter], ...]]
+    layout: Layout[Bucket]
+    columns: Columns
     counted: Counted
     shown: Shown | None = None
-    kept: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def sides(self) -> Iterable[tuple[str, Whose]]:
+        """What there are latencies of: reporters and sides."""
+        return groups(self.layout).keys()
 
     def histogram(self, begin: float, end: float, reporter: str, side: Whose) -> Histogram:
         """Requests completed after `begin` up to `end`, by latency."""
-        sums: dict[float, float] = {}
-        for bound, counter in self.groups.get((reporter, side), ()):
-            sums[bound] = sums.get(bound, 0.0) + counter.increase(begin, end)
-        return Histogram(tuple(_monotonic(sums)))
+        group = groups(self.layout).get((reporter, side))
+        return Histogram() if group is None else self._summed((group,), begin, end)
 
     def together(self, begin: float, end: float, reporter: str) -> Histogram:
         """The same over all sides, also those that are neither stable nor canary."""
+        seen = [group for (seen_by, _), group in groups(self.layout).items() if seen_by == reporter]
+        return self._summed(seen, begin, end)
+
+    def _summed(self, groups: Iterable["Group"], begin: float, end: float) -> Histogram:
         sums: dict[float, float] = {}
-        for (seen_by, _), buckets in self.groups.items():
-            if seen_by == reporter:
-                for bound, counter in buckets:
-                    sums[bound] = sums.get(bound, 0.0) + counter.increase(begin, end)
+        for group in groups:
+            for bound, more in zip(group.bounds, self.columns.increases(group.places, begin, end), strict=True):
+                sums[bound] = sums.get(bound, 0.0) + more
         return Histogram(tuple(_monotonic(sums)))
 
     def quantile(self, histogram: Histogram, fraction: float, reporter: str, side: Whose) -> float | None:
@@ -120,18 +145,35 @@ class Latencies:
 
     def newest(self, reporter: str, side: Whose) -> float | None:
         """Newest sample of a side at a reporter, epoch seconds on Prometheus' clock."""
-        return max((counter.times[-1] for _, counter in self.groups.get((reporter, side), ())), default=None)
+        group = groups(self.layout).get((reporter, side))
+        return None if group is None else self.columns.newest(group.places)
+
+
+class Group(NamedTuple):
+    """The columns of one side at one reporter: their bounds in ms and their places, the lowest bound first."""
+
+    bounds: tuple[float, ...]
+    places: tuple[int, ...]
+
+
+@lru_cache(maxsize=4096)
+def groups(layout: Layout[Bucket]) -> Mapping[tuple[str, Whose], Group]:
+    """The columns by reporter and side."""
+    found: dict[tuple[str, Whose], list[tuple[float, int]]] = {}
+    for place, bucket in enumerate(layout.kinds):
+        found.setdefault((bucket.reporter, bucket.whose), []).append((bucket.bound, place))
+    return {side: Group(*zip(*sorted(columns), strict=True)) for side, columns in found.items()}
 
 
 def sort(target: Target, counted: Counted) -> Latencies:
     """Sort counted bucket series by reporter and side; series whose `le` is not a number are left out."""
-    groups: dict[tuple[str, Whose], list[tuple[float, Counter]]] = {}
+    buckets, counters = [], []
     for counter in counted.counters:
         bound = bound_of(counter.labels.get("le", ""))
         if bound is not None:
-            key = (counter.labels.get("reporter", ""), whose(target, counter.labels))
-            groups.setdefault(key, []).append((bound, counter))
-    return Latencies({key: tuple(rows) for key, rows in groups.items()}, counted)
+            buckets.append(Bucket(counter.labels.get("reporter", ""), whose(target, counter.labels), bound))
+            counters.append(counter)
+    return Latencies(layout(tuple(buckets)), Counters(tuple(counters)), counted)
 
 
 @lru_cache(maxsize=1024)

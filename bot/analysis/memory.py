@@ -32,7 +32,7 @@ from bot.analysis.look import (
 from bot.analysis.promql import over, selector
 from bot.analysis.requests import Traffic, hosts
 from bot.analysis.samples import Answer, Query, Series
-from bot.analysis.sums import BETWEEN_S, OUTCOMES, SIDES, Asked, Sums
+from bot.analysis.sums import BETWEEN_S, OUTCOMES, SIDES, Sums
 from bot.analysis.windows import LEAD_S, Rung, reaching
 from bot.errors import CannotMeasure
 from bot.rollout.gate import GateReport, Relation, Verdict
@@ -198,11 +198,9 @@ class Memory:
         "_fits",
         "_interval_s",
         "_kept",
-        "_pending",
-        "_sizes",
+        "_large",
         "_sorted",
         "_sums",
-        "_told",
         "asked_at",
         "detailed",
         "summed",
@@ -215,19 +213,17 @@ class Memory:
         self._fits: bool | None = None
         self._kept: dict[str, _Kept] = {}
         self._sums: dict[str, Sums] = {}
-        self._pending: dict[str, list[Asked]] = {}
         self._asked: dict[str, tuple[Query, ...]] = {}
-        self._sizes: dict[str, float] | None = None
+        self._large: frozenset[str] | None = None
         self._interval_s = 15.0
         self._ahead_s = 0.0
         self._begin = 0.0
         self._sorted: dict[str, tuple[tuple[Counter, ...], Target, Traffic | Latencies]] = {}
-        self._told: dict[str, tuple[Rung, str]] = {}
 
     @property
     def sized(self) -> bool:
         """It is known how many series the service has, and whether they can be summed."""
-        return self._sizes is not None
+        return self._large is not None
 
     def unknown(self, rollout: Rollout) -> tuple[Query, ...]:
         """What has to be asked once beside the look: the answers go to `size`."""
@@ -250,7 +246,8 @@ class Memory:
             self._fits = bool(told.series) or requests is None
         if requests is None and self.summed:
             return
-        self._sizes = {REQUESTS: requests or 0.0, BUCKETS: buckets or 0.0}
+        sizes = {REQUESTS: requests or 0.0, BUCKETS: buckets or 0.0}
+        self._large = frozenset(metric for metric, size in sizes.items() if size > MANY)
         self._interval_s = SCRAPES_S / scrapes if scrapes else self._interval_s
         for sums in self._sums.values():
             sums.interval_s = self._interval_s
@@ -266,8 +263,7 @@ class Memory:
         """The questions about requests and latencies where both are summed; None where samples are asked for."""
         if not self.sums(REQUESTS) or not self.sums(BUCKETS):
             return None
-        self._asked.clear()
-        self._pending.clear()
+        self._begin_anew()
         return tuple([query for metric in _needed(rollout) for query in self.sum_questions(metric, rollout, now)])
 
     def sum_questions(self, metric: str, rollout: Rollout, now: float) -> tuple[Query, ...]:
@@ -281,19 +277,31 @@ class Memory:
             sums = self._sums[metric] = Sums(metric, rollout.target, self._interval_s, _limits_ms(metric, rollout))
             if self._going_on(rollout, now):
                 sums.sampled.append(rollout.bake.covered_until)
-        pending = sums.questions(
-            self._since(begin),
-            None if sums.until else _reached(metric, rollout),
-            now + self._ahead_s,
-            rollout.rules.check_every_s,
-            whole=metric == BUCKETS and _open(rollout),
+        sums.pending = tuple(
+            sums.questions(
+                self._since(begin),
+                None if sums.until else _reached(metric, rollout),
+                now + self._ahead_s,
+                rollout.rules.check_every_s,
+                whole=metric == BUCKETS and _open(rollout),
+            )
         )
-        self._pending[metric] = pending
-        return tuple([one.query for one in pending])
+        return tuple([one.query for one in sums.pending])
+
+    def _begin_anew(self) -> None:
+        """Nothing has been asked at this look yet."""
+        self._asked.clear()
+        for sums in self._sums.values():
+            sums.pending = None
+
+    def _asked_in_sums(self, metric: str) -> Sums | None:
+        """The sums that this look asks for, None where it asks for samples or nothing."""
+        sums = self._sums.get(metric)
+        return sums if sums is not None and sums.pending is not None else None
 
     def begin(self, begin: float) -> float | None:
         """From which moment on the sums know everything of the present weight; None without sums."""
-        known = [sums.since for metric, sums in self._sums.items() if metric in self._pending and sums.until]
+        known = [sums.since for sums in self._sums.values() if sums.pending is not None and sums.until]
         return max(self._since(begin), *known) if known else None
 
     def _since(self, begin: float) -> float:
@@ -311,8 +319,7 @@ class Memory:
         if begin is None:
             return tuple(asked)
         left = list(asked)
-        self._asked.clear()
-        self._pending.clear()
+        self._begin_anew()
         for metric in METRICS:
             wide = range_questions(metric, rollout, now)
             if not any(query in left for query in wide):
@@ -337,8 +344,9 @@ class Memory:
     ) -> tuple[str, Counted | CannotMeasure | None]:
         """Everything counted so far, why it could not be, or None when it was not asked for; and the question that a
         person would ask to see the same."""
-        if metric in self._pending:
-            return self._told_by(metric, rollout, now), self._added(metric, rollout, answers)
+        sums = self._asked_in_sums(metric)
+        if sums is not None:
+            return _told_by(sums, rollout, now), self._added(sums, rollout, answers)
         wide = range_questions(metric, rollout, now)
         queries = self._asked.get(metric)
         if queries is None:
@@ -359,9 +367,8 @@ class Memory:
             kept.begin(good[0], good[1] if len(good) > 1 else None)
         return wide[-1].promql if wide else "", kept.counted()
 
-    def _added(self, metric: str, rollout: Rollout, answers: Answers) -> Counted | CannotMeasure:
-        pending, sums = self._pending[metric], self._sums[metric]
-        good = []
+    def _added(self, sums: Sums, rollout: Rollout, answers: Answers) -> Counted | CannotMeasure:
+        pending, good = sums.pending or (), []
         for one in pending:
             answer = answers.get(one.query)
             if not isinstance(answer, Answer):
@@ -369,19 +376,11 @@ class Memory:
             good.append(answer)
         begin = begin_of(rollout) or 0.0
         sums.take(pending, good, self._since(begin))
-        pending.clear()
+        sums.pending = ()
         keep = [self._since(begin)]
         if rollout.bake.arrived_at is not None:
             keep.append(rollout.bake.arrived_at + self._ahead_s)
         return sums.counted(keep)
-
-    def _told_by(self, metric: str, rollout: Rollout, now: float) -> str:
-        rung = reaching(now - (begin_of(rollout) or now) + LEAD_S)
-        told = self._told.get(metric)
-        if told is None or told[0] is not rung:
-            wide = range_questions(metric, rollout, now)
-            told = self._told[metric] = (rung, wide[-1].promql if wide else "")
-        return told[1]
 
     def behind(self, skew_s: float) -> None:
         """By how much Prometheus' clock is ahead of ours; less than a second is not known."""
@@ -391,8 +390,8 @@ class Memory:
         self, metric: str, target: Target, counted: Counted, sort: Callable[[Target, Counted], Sorted]
     ) -> Sorted:
         """The counted series sorted by side; only once, until one of a new kind appears."""
-        if metric in self._pending:
-            sums = self._sums[metric]
+        sums = self._asked_in_sums(metric)
+        if sums is not None:
             return sums.latencies(counted) if metric == BUCKETS else sums.traffic(counted)  # type: ignore[return-value]
         former = self._sorted.get(metric)
         if former is not None and former[0] == counted.counters and former[1] is target:
@@ -402,7 +401,7 @@ class Memory:
         return found
 
     def _many(self, metric: str) -> bool:
-        return self._sizes is not None and self._sizes[metric] > MANY
+        return self._large is not None and metric in self._large
 
     def _covers(self, rollout: Rollout, begin: float) -> bool:
         kept = self._kept.get(REQUESTS)
@@ -422,6 +421,14 @@ class Memory:
         reach_s = max(0.0, behind_s) + MAX_SKEW_S + 2 * kept.interval_s
         rung = next((rung for rung in NARROW if rung.window_s >= reach_s), NARROW[-1])
         return (Query(over(_series(metric, rollout.target), rung.window_s)),)
+
+
+def _told_by(sums: Sums, rollout: Rollout, now: float) -> str:
+    rung = reaching(now - (begin_of(rollout) or now) + LEAD_S)
+    if sums.told is None or sums.told[0] is not rung:
+        wide = range_questions(sums.metric, rollout, now)
+        sums.told = (rung, wide[-1].promql if wide else "")
+    return sums.told[1]
 
 
 def sizing(rollout: Rollout) -> tuple[Query, ...]:

@@ -1,12 +1,13 @@
 """Requests by side, reporter and outcome, from `istio_requests_total` and its oddities."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import field
+from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from math import sqrt
-from typing import Any
+from typing import NamedTuple
 
-from bot.analysis.counts import Counted, Counter
+from bot.analysis.columns import Columns, Counters, Layout, layout
+from bot.analysis.counts import Counted
 from bot.rollout.model import Side, Target
 from bot.values import dataclass
 
@@ -65,59 +66,54 @@ class Tally:
 NOTHING = Tally()
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One counted series, sorted."""
+class Line(NamedTuple):
+    """What one column of requests counts."""
 
     reporter: str
     whose: Whose
     outcome: Outcome
-    counter: Counter
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """All counted requests of a service, to be cut into windows.
+    """All counted requests of a service, to be cut into windows; `layout` says which column counts what."""
 
-    `kept` is what was worked out of these lines before; it goes on to the next look while the lines are the same.
-    """
-
-    lines: tuple[Line, ...]
+    layout: Layout[Line]
+    columns: Columns
     counted: Counted
-    kept: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """What there are requests of."""
+        return self.layout.kinds
 
     def tally(self, begin: float, end: float, reporter: str) -> dict[Whose, Tally]:
         """Requests after `begin` up to `end` as one reporter saw them, by side."""
-        sides = self.kept.get(reporter)
-        if sides is None:
-            sides = self.kept[reporter] = tuple(self._sides(reporter))
-        return {side: _tallied(rows, begin, end) for side, rows in sides}
-
-    def _sides(self, reporter: str) -> Iterator[tuple[Whose, tuple[tuple[int, Counter], ...]]]:
-        """The counters that one reporter has of each side, with the places of their outcomes in a tally."""
-        for side in Whose:
-            rows = tuple(
-                (_PLACES[line.outcome], line.counter)
-                for line in self.lines
-                if line.reporter == reporter and line.whose is side
-            )
-            if rows:
-                yield side, rows
+        sides, places, numbers = _sides(self.layout, reporter)
+        sums = [0.0] * (3 * len(sides))
+        for number, more in zip(numbers, self.columns.increases(places, begin, end), strict=True):
+            sums[number] += more
+        return {side: Tally(*sums[3 * index : 3 * index + 3]) for index, side in enumerate(sides)}
 
     def newest(self, reporter: str, *sides: Whose) -> float | None:
         """Newest sample of these sides' series at a reporter, epoch seconds on Prometheus' clock."""
-        times = [line.counter.times[-1] for line in self.lines if line.reporter == reporter and line.whose in sides]
-        return max(times, default=None)
+        return self.columns.newest(_places(self.layout, reporter, sides))
 
 
-_PLACES = {outcome: place for place, outcome in enumerate(Outcome)}
+@lru_cache(maxsize=4096)
+def _sides(layout: Layout[Line], reporter: str) -> tuple[tuple[Whose, ...], tuple[int, ...], tuple[int, ...]]:
+    """The sides that a reporter saw, the places of its columns, and for each of these its number among the outcomes of
+    all sides."""
+    seen = [(place, line) for place, line in enumerate(layout.kinds) if line.reporter == reporter]
+    sides = tuple(side for side in Whose if any(line.whose is side for _, line in seen))
+    outcomes = tuple(Outcome)
+    numbers = tuple(3 * sides.index(line.whose) + outcomes.index(line.outcome) for _, line in seen)
+    return sides, tuple(place for place, _ in seen), numbers
 
 
-def _tallied(rows: tuple[tuple[int, Counter], ...], begin: float, end: float) -> Tally:
-    numbers = [0.0, 0.0, 0.0]
-    for place, counter in rows:
-        numbers[place] += counter.increase(begin, end)
-    return Tally(*numbers)
+@lru_cache(maxsize=4096)
+def _places(layout: Layout[Line], reporter: str, sides: tuple[Whose, ...]) -> tuple[int, ...]:
+    return tuple(place for place, line in enumerate(layout.kinds) if line.reporter == reporter and line.whose in sides)
 
 
 def outcome(labels: Mapping[str, str]) -> Outcome:
@@ -196,18 +192,11 @@ def separable(target: Target) -> bool:
 
 def sort(target: Target, counted: Counted) -> Traffic:
     """Sort counted series by reporter, side and outcome."""
-    return Traffic(
-        tuple(
-            Line(
-                counter.labels.get("reporter", ""),
-                whose(target, counter.labels),
-                outcome(counter.labels),
-                counter,
-            )
-            for counter in counted.counters
-        ),
-        counted,
+    lines = tuple(
+        Line(counter.labels.get("reporter", ""), whose(target, counter.labels), outcome(counter.labels))
+        for counter in counted.counters
     )
+    return Traffic(layout(lines), Counters(counted.counters), counted)
 
 
 def tolerance(requests: float, share: float) -> float:

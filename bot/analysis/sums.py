@@ -10,19 +10,21 @@ for the p99 that people read, are asked for every four minutes, and at every loo
 """
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from math import ceil, floor
 from sys import intern
-from typing import Any
+from typing import TypeVar, cast
 
-from bot.analysis.counts import Counted, Counter
-from bot.analysis.latency import Latencies, Shown, bound_of
+from bot.analysis.columns import Layout, Table, layout
+from bot.analysis.counts import Counted
+from bot.analysis.latency import Bucket, Latencies, Shown, bound_of
 from bot.analysis.promql import literal, quote
 from bot.analysis.requests import Line, Outcome, Traffic, Whose, hosts, outcome, whose
 from bot.analysis.samples import Answer, Query
-from bot.analysis.windows import RECENT_S
+from bot.analysis.windows import RECENT_S, Rung
 from bot.rollout.model import Target
 from bot.values import dataclass
 
@@ -35,11 +37,9 @@ BEHIND_S = 2.0
 SHOWN_EVERY_S = 240.0
 POINTS = 16
 SAMPLED = 64
-_NO_LABELS: Mapping[str, str] = {}
 BEGINS_WITHIN_S = 5.0
 
-Side = tuple[str, Whose]
-Kind = tuple[str, Whose, Outcome] | tuple[str, Whose, float]
+Shared = TypeVar("Shared")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,34 +91,36 @@ class Sums:
     """One metric of one rollout. Not shared, not saved.
 
     `since` is the moment from which on everything is known, `until` up to which; 0 before the first answer. `limits_ms`
-    are the latencies that have to be told exactly, None for all buckets at every look.
+    are the latencies that have to be told exactly, None for all buckets at every look. `pending` are the questions of
+    this look, None when it does not ask for sums; `told` is the same question as a person would ask it, of a window.
     """
 
     __slots__ = (
         "_bounds",
-        "_counters",
-        "_groups",
-        "_kept",
-        "_known",
-        "_lines",
-        "_seen",
+        "_layout",
+        "_names",
+        "_places",
         "_shown",
+        "_table",
         "_texts",
+        "buckets",
         "interval_s",
         "limits_ms",
         "metric",
         "newest_at",
+        "pending",
         "sampled",
         "server_time",
         "since",
         "target",
-        "times",
+        "told",
         "until",
         "warnings",
     )
 
     def __init__(self, metric: str, target: Target, interval_s: float, limits_ms: tuple[float, ...] | None) -> None:
         self.metric = metric
+        self.buckets = metric.endswith("_bucket")
         self.target = target
         self.interval_s = interval_s
         self.limits_ms = limits_ms
@@ -127,22 +129,16 @@ class Sums:
         self.newest_at: float | None = None
         self.server_time: float | None = None
         self.warnings: tuple[str, ...] = ()
-        self.times = array("d")
+        self.pending: tuple[Asked, ...] | None = None
+        self.told: tuple[Rung, str] | None = None
         self.sampled = array("d")
-        self._counters: dict[Kind, Counter] = {}
-        self._seen: dict[tuple[str, str, str], Whose] = {}
+        self._table = Table()
+        self._layout: Layout[Line | Bucket] = layout(())
+        self._names = array("q")
+        self._places = array("h")
         self._texts: tuple[str, ...] = ()
         self._bounds: frozenset[float] | None = None
         self._shown: Shown | None = None
-        self._kept: dict[object, Any] = {}
-        self._known: dict[int, array[float] | None] = {}
-        self._lines: tuple[Line, ...] | None = None
-        self._groups: Mapping[Side, tuple[tuple[float, Counter], ...]] | None = None
-
-    @property
-    def buckets(self) -> bool:
-        """It is about latencies."""
-        return self.metric.endswith("_bucket")
 
     def questions(self, begin: float, reached: float | None, now: float, every_s: float, whole: bool) -> list[Asked]:
         """What to ask at a look; nothing while there is nothing new.
@@ -194,64 +190,47 @@ class Sums:
     def _advance(self, one: Asked, answer: Answer, newest: float) -> None:
         if not self.until:
             self.since = one.since
-        at, times = min(one.until, newest), self.times
+        at, table = min(one.until, newest), self._table
         self._cover(at, one)
         self.until, self.newest_at = one.until, newest
-        if times and at <= times[-1]:
-            at = times[-1]
-        else:
-            times.append(at)
-            for counter in self._counters.values():
-                counter.totals.append(counter.totals[-1])  # type: ignore[attr-defined]
-        known = self._known
+        if not table.times or at > table.times[-1]:
+            table.begin(at)
         kept = self._bounds if one.whole else None
         for row in answer.series:
             labels = row.labels
             if len(labels) == 1 or (kept is not None and bound_of(labels.get("le", "")) not in kept):
                 continue
-            name = hash((*labels, *labels.values()))
-            try:
-                totals = known[name]
-            except KeyError:
-                totals = known[name] = self._totals(labels)
-            if totals is not None and (value := row.points[-1][1]) == value:
-                totals[-1] += value
+            place = self._place(labels)
+            if place >= 0 and (value := row.points[-1][1]) == value:
+                table.count(place, value)
 
-    def _totals(self, labels: Mapping[str, str]) -> "array[float] | None":
-        """Where a row of an answer is added to, None when it is about nothing that is kept."""
+    def _place(self, labels: Mapping[str, str]) -> int:
+        """Where a row of an answer is added to, negative when it is about nothing that is kept. Rows are known again by
+        64 bits of their labels."""
+        name = hash((*labels, *labels.values()))
+        index = bisect_left(self._names, name)
+        if index == len(self._names) or self._names[index] != name:
+            self._names.insert(index, name)
+            self._places.insert(index, self._column(labels))
+        return self._places[index]
+
+    def _column(self, labels: Mapping[str, str]) -> int:
         reporter = labels.get("reporter")
         if reporter is None:
-            return None
-        kind: Kind
+            return -1
+        kind: Line | Bucket
         if self.buckets:
             bound = bound_of(labels.get("le", ""))
             if bound is None or (self._bounds is not None and bound not in self._bounds):
-                return None
-            kind = (intern(reporter), self._whose(labels), bound)
+                return -1
+            kind = Bucket(intern(reporter), whose(self.target, labels), bound)
         else:
-            kind = (intern(reporter), self._whose(labels), outcome_of(labels))
-        counter = self._counters.get(kind) or self._new(kind)
-        totals = counter.totals
-        assert isinstance(totals, array)
-        return totals
-
-    def _new(self, kind: Kind) -> Counter:
-        made = Counter(_NO_LABELS, self.times, array("d", bytes(8 * len(self.times))))
-        self._counters[kind] = made
-        self._lines = self._groups = None
-        self._kept = {}
-        return made
-
-    def _whose(self, labels: Mapping[str, str]) -> Whose:
-        names = (
-            labels.get("destination_workload", ""),
-            labels.get("destination_version", ""),
-            labels.get(SERVICE, ""),
-        )
-        found = self._seen.get(names)
-        if found is None:
-            found = self._seen[names] = whose(self.target, labels)
-        return found
+            kind = Line(intern(reporter), whose(self.target, labels), outcome_of(labels))
+        kinds = self._layout.kinds
+        if kind in kinds:
+            return kinds.index(kind)
+        self._layout = layout((*kinds, kind))
+        return self._table.widen()
 
     def _cover(self, at: float, one: Asked) -> None:
         """Note the moments of the scrapes; between two moments not further apart than a minute they were regular."""
@@ -259,51 +238,44 @@ class Sums:
         before = sampled[-1] if sampled else None
         if before is not None and at - before <= self.interval_s + min(one.until - one.since, BETWEEN_S):
             scrapes = int((at - before) / self.interval_s)
-            sampled.extend(at - number * self.interval_s for number in range(scrapes - 1, 0, -1))
+            sampled.extend([at - number * self.interval_s for number in range(scrapes - 1, 0, -1)])
         if before is None or at > before:
             sampled.append(at)
-        del sampled[:-SAMPLED]
+        if len(sampled) > SAMPLED:
+            del sampled[:-SAMPLED]
 
     def _show(self, one: Asked, answer: Answer, begin: float) -> None:
         """Add all buckets to what is shown of the present weight, and learn which bounds there are."""
-        self._learn(answer)
+        rows = [(row.labels, row.points[-1][1]) for row in answer.series if len(row.labels) > 1]
+        texts = frozenset([labels.get("le", "") for labels, _ in rows])
+        if self._bounds is None and self.limits_ms is not None and (found := _needed(texts, self.limits_ms)):
+            self._bounds, self._texts = found
         shown = self._shown
         if shown is None or shown.begin + BEGINS_WITHIN_S < begin:
             shown = self._shown = Shown(max(begin, one.since), one.until, shown.bounds if shown else ())
         if one.until <= begin:
             return
         shown.until = one.until
-        rows = [(row.labels, row.points[-1][1]) for row in answer.series if len(row.labels) > 1]
-        bounds = {bound_of(labels.get("le", "")) for labels, _ in rows}
+        bounds = {bound for text in texts if (bound := bound_of(text)) is not None}
         if not bounds.issubset(shown.bounds):
-            known = {bound for bound in bounds if bound is not None}
-            shown = self._shown = Shown(max(begin, one.since), one.until, tuple(sorted(known.union(shown.bounds))))
-        places = {bound: place for place, bound in enumerate(shown.bounds)}
-        sides: dict[tuple[str, str, str], array[float]] = {}
+            together = _same(tuple(sorted(bounds.union(shown.bounds))))
+            shown = self._shown = Shown(max(begin, one.since), one.until, together)
+        sides: dict[tuple[str, str, str, str], tuple[str, Whose]] = {}
         for labels, value in rows:
-            place = places.get(bound_of(labels.get("le", "")))  # type: ignore[arg-type]
-            reporter = labels.get("reporter")
-            if place is None or reporter is None or value != value:
+            bound, reporter = bound_of(labels.get("le", "")), labels.get("reporter")
+            if bound is None or reporter is None or value != value:
                 continue
-            key = (reporter, labels.get("destination_workload", ""), labels.get("destination_version", ""))
-            totals = sides.get(key)
-            if totals is None:
-                side = (intern(reporter), self._whose(labels))
-                totals = shown.sides.setdefault(side, array("d", bytes(8 * len(shown.bounds))))
-                if len(hosts(self.target)) == 1:
-                    sides[key] = totals
-            totals[place] += value
-
-    def _learn(self, answer: Answer) -> None:
-        """Which bounds the limits need, as the service writes them."""
-        if self._bounds is not None or self.limits_ms is None:
-            return
-        texts = {row.labels["le"] for row in answer.series if "le" in row.labels}
-        by_bound = {bound: text for text in texts if (bound := bound_of(text)) is not None}
-        if by_bound:
-            needed = bounds_for(tuple(sorted(by_bound)), self.limits_ms)
-            self._bounds = frozenset(needed)
-            self._texts = tuple(sorted(text for text in texts if bound_of(text) in needed))
+            names = (
+                reporter,
+                labels.get(SERVICE, ""),
+                labels.get("destination_workload", ""),
+                labels.get("destination_version", ""),
+            )
+            side = sides.get(names)
+            if side is None:
+                side = sides[names] = (intern(reporter), whose(self.target, labels))
+            shown.count(side, bound, value)
+        shown.sides = _same(shown.sides)
 
     def counted(self, keep: Iterable[float]) -> Counted:
         """Everything so far, as a look takes it; single series are not kept. `keep` are moments at which a window may
@@ -321,41 +293,39 @@ class Sums:
 
     def _thin(self, keep: tuple[float, ...]) -> None:
         """Leave out every other of the moments that are more than two minutes old, once there are many."""
-        times = self.times
+        times = self._table.times
         old = sum(1 for at in times if at < times[-1] - RECENT_S - self.interval_s) if len(times) > POINTS else 0
         if old <= POINTS // 2:
             return
         held = {max((index for index, at in enumerate(times) if at <= one), default=0) for one in keep}
-        places = [index for index in range(len(times)) if index >= old or index % 2 == 0 or index in held]
-        if len(places) == len(times):
-            return
-        for counter in self._counters.values():
-            totals = counter.totals
-            totals[:] = array("d", [totals[index] for index in places])  # type: ignore[index]
-        times[:] = array("d", [times[index] for index in places])
+        rows = [index for index in range(len(times)) if index >= old or index % 2 == 0 or index in held]
+        if len(rows) < len(times):
+            self._table.keep(rows)
 
     def traffic(self, counted: Counted) -> Traffic:
         """The requests by side, reporter and outcome."""
-        if self._lines is None:
-            self._lines = tuple(
-                Line(reporter, side, how, counter)
-                for (reporter, side, how), counter in self._counters.items()
-                if isinstance(how, Outcome)
-            )
-        return Traffic(self._lines, counted, self._kept)
+        return Traffic(cast(Layout[Line], self._layout), self._table, counted)
 
     def latencies(self, counted: Counted) -> Latencies:
         """The buckets by side and reporter, and what is shown of all of them."""
-        if self._groups is None:
-            groups: dict[Side, list[tuple[float, Counter]]] = {}
-            for (reporter, side, bound), counter in self._counters.items():
-                if isinstance(bound, float):
-                    groups.setdefault((reporter, side), []).append((bound, counter))
-            self._groups = {key: tuple(rows) for key, rows in groups.items()}
-        shown = self._shown
-        if self.limits_ms is None or shown is None:
-            return Latencies(self._groups, counted, None, self._kept)
-        return Latencies(self._groups, counted, shown, self._kept)
+        shown = None if self.limits_ms is None else self._shown
+        return Latencies(cast(Layout[Bucket], self._layout), self._table, counted, shown)
+
+
+@lru_cache(maxsize=1024)
+def _needed(texts: frozenset[str], limits_ms: tuple[float, ...]) -> tuple[frozenset[float], tuple[str, ...]] | None:
+    """The bounds that the limits need, as numbers and as the service writes them; None where it has none."""
+    by_bound = {bound for text in texts if (bound := bound_of(text)) is not None}
+    if not by_bound:
+        return None
+    needed = bounds_for(tuple(sorted(by_bound)), limits_ms)
+    return frozenset(needed), tuple(sorted(text for text in texts if bound_of(text) in needed))
+
+
+@lru_cache(maxsize=1024)
+def _same(value: Shared) -> Shared:
+    """The equal value that other rollouts have."""
+    return value
 
 
 def bounds_for(bounds: tuple[float, ...], limits_ms: Iterable[float]) -> tuple[float, ...]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 
+from bot.analysis.columns import Counters, layout
 from bot.analysis.counts import Counter
-from bot.analysis.latency import Histogram, Latencies, Shown
+from bot.analysis.latency import Bucket, Histogram, Latencies, Shown
 from bot.analysis.look import BUCKETS, Answers, Look, Pods, range_questions
 from bot.analysis.nodes import NodeHealth
 from bot.analysis.promql import literal, quote
@@ -164,18 +165,29 @@ def _placed(
     counts: dict[str, int] = {}
     for node in node_of.values():
         counts[node] = counts.get(node, 0) + 1
-    rows: dict[str, list[tuple[float, Counter]]] = {}
-    for bound, counter in latencies.groups.get(("destination", side), ()) if latencies is not None else ():
-        name = next((counter.labels[label] for label in POD_LABELS if label in counter.labels), "")
-        if name in node_of:
-            rows.setdefault(node_of[name], []).append((bound, counter))
     by_node: dict[str, Histogram] = {}
     if latencies is not None:
         end = latencies.counted.newest_at or begin
-        for node, counters in rows.items():
-            part = Latencies({("destination", side): tuple(counters)}, latencies.counted)
+        for node, part in _by_node(latencies, side, node_of).items():
             by_node[node] = part.histogram(max(begin, end - RECENT_S), end, "destination", side)
     return by_node, counts, {name: nodes[name] for name in counts if name in nodes}
+
+
+def _by_node(latencies: Latencies, side: Whose, node_of: Mapping[str, str]) -> dict[str, Latencies]:
+    """The latencies that a side's own proxies saw on each node."""
+    found: dict[str, tuple[list[Bucket], list[Counter]]] = {}
+    for place, bucket in enumerate(latencies.layout.kinds):
+        if (bucket.reporter, bucket.whose) == ("destination", side):
+            counter = latencies.columns.counter(place)
+            name = next((counter.labels[label] for label in POD_LABELS if label in counter.labels), "")
+            if name in node_of:
+                buckets, counters = found.setdefault(node_of[name], ([], []))
+                buckets.append(bucket)
+                counters.append(counter)
+    return {
+        node: Latencies(layout(tuple(buckets)), Counters(tuple(counters)), latencies.counted)
+        for node, (buckets, counters) in found.items()
+    }
 
 
 def _throttling(target: Target) -> Query | None:

@@ -12,7 +12,7 @@ from math import inf, log
 from bot.analysis import statistics
 from bot.analysis.counts import Counted
 from bot.analysis.findings import Finding
-from bot.analysis.intervals import Row, cut, error_rows, latency_rows
+from bot.analysis.intervals import NO_ROWS, Rows, cut, error_rows, latency_rows
 from bot.analysis.latency import Histogram, Latencies
 from bot.analysis.look import DAY_S, MAX_SKEW_S, Look, Weighed, Window
 from bot.analysis.requests import NOTHING, REPORTERS, Tally, Traffic, Whose, attribute
@@ -42,12 +42,12 @@ class _Case:
 
     spec: GateSpec
     former: GateEvidence
-    rows: Sequence[Row]
+    rows: Rows
     counted: Counted
     alpha: float
     fraction: float | None
     ratio: float | None
-    others: Sequence[Row] = ()
+    others: Rows = NO_ROWS
     before: Sequence[Interval] = ()
 
 
@@ -187,7 +187,7 @@ def _reporters(look: Look, spec: GateSpec) -> list[str]:
     if spec.kind == "error-rate" and isinstance(look.traffic, Traffic):
         seen = {line.reporter for line in look.traffic.lines if line.whose is not Whose.OTHER}
     elif spec.kind == "p99" and isinstance(look.latencies, Latencies):
-        seen = {reporter for reporter, side in look.latencies.groups if side in (Whose.CANARY, Whose.STABLE)}
+        seen = {reporter for reporter, side in look.latencies.sides if side in (Whose.CANARY, Whose.STABLE)}
     else:
         return []
     return [reporter for reporter in REPORTERS if reporter in seen]
@@ -214,9 +214,7 @@ def _errors(look: Look, spec: GateSpec, reporter: str, alpha: float) -> _Case:
     if given_since is not None:
         canary = _CANARY | {Whose.UNKNOWN}
         unnamed = error_rows(traffic, reporter, frozenset({Whose.UNKNOWN}), _NOBODY)
-        before = [
-            replace(one, seconds=0.0) for one in cut(unnamed, (), max(given_since, former.unnamed_until), since, inf)
-        ]
+        before = [replace(one, seconds=0.0) for one in cut(unnamed, max(given_since, former.unnamed_until), since, inf)]
         former = replace(former, unnamed_until=traffic.counted.settled_at or former.until)
     return _Case(
         spec=spec,
@@ -226,13 +224,14 @@ def _errors(look: Look, spec: GateSpec, reporter: str, alpha: float) -> _Case:
         alpha=alpha,
         fraction=None if relative else spec.limit,
         ratio=spec.limit if relative else None,
-        others=_past_errors(look, reporter) if past else (),
+        others=_past_errors(look, reporter) if past else NO_ROWS,
         before=before,
     )
 
 
-def _past_errors(look: Look, reporter: str) -> Sequence[Row]:
-    return error_rows(look.past_traffic, reporter, _NOBODY, _EVERYONE) if isinstance(look.past_traffic, Traffic) else ()
+def _past_errors(look: Look, reporter: str) -> Rows:
+    past = look.past_traffic
+    return error_rows(past, reporter, _NOBODY, _EVERYONE) if isinstance(past, Traffic) else NO_ROWS
 
 
 def _unnamed_since(look: Look, traffic: Traffic) -> float | None:
@@ -270,7 +269,7 @@ def _slowness(look: Look, spec: GateSpec, reporter: str, alpha: float) -> _Case 
         ratio=1.0 if relative else None,
         others=latency_rows(yesterday, reporter, limit_ms, _NOBODY, _EVERYONE)
         if isinstance(yesterday, Latencies)
-        else (),
+        else NO_ROWS,
     )
 
 
@@ -278,7 +277,7 @@ def _weighed(look: Look, case: _Case, horizon_s: float) -> Weighed:
     former, interval_s = case.former, case.counted.interval_s
     since = max(former.until, look.begin)
     until = max(since, case.counted.settled_at or since)
-    seen = cut(case.rows, case.others, since, until, interval_s, DAY_S if case.others else 0.0)
+    seen = cut(case.rows, since, until, interval_s, case.others, DAY_S)
     scatter = former.scatter
     known = seen if scatter.intervals else [*_before(look, case), *seen]
     sums = statistics.scattered((scatter.intervals, scatter.requests, scatter.bad, scatter.squares), known)
@@ -333,14 +332,16 @@ def _weighed(look: Look, case: _Case, horizon_s: float) -> Weighed:
 def _before(look: Look, case: _Case) -> list[Interval]:
     """The intervals before the weight was set, as far as the samples go: whether requests fail together is known from
     the start, and not only when the first of them have been judged."""
-    since = min((row.counter.times[0] for row in case.rows if row.counter.times), default=look.begin)
-    return cut(case.rows, case.others, since, look.begin, case.counted.interval_s, DAY_S if case.others else 0.0)
+    oldest = case.rows.columns.oldest(case.rows.places)
+    if oldest is None:
+        return []
+    return cut(case.rows, oldest, look.begin, case.counted.interval_s, case.others, DAY_S)
 
 
 def _shared(case: _Case, new: Interval, begin: float, until: float) -> Interval | None:
     """The requests of a span, the newest or the last two minutes, in which stable breaks the limit as well and the
     canary is not clearly worse; None when there is none."""
-    for span in (new, *cut(case.rows, (), begin, until, inf)):
+    for span in (new, *cut(case.rows, begin, until, inf)):
         if span.requests <= 0 or span.stable_requests <= 0:
             continue
         stable = Interval(1.0, span.stable_requests, span.stable_bad)

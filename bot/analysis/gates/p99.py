@@ -46,11 +46,12 @@ class P99:
         if impossible or not isinstance(latencies, Latencies):
             return impossible or look.report(spec, Verdict.ERROR, "Cannot measure.")
         newest_at = latencies.counted.newest_at or look.begin
+        seen = {reporter for reporter, side in latencies.sides if side in (Whose.CANARY, Whose.STABLE)}
         findings = [
             (_weighed if spec.sequential else _judge)(spec, look, window, reporter, latencies)
             for window in windows(look, spec, newest_at)
             for reporter in REPORTERS
-            if (reporter, Whose.CANARY) in latencies.groups or (reporter, Whose.STABLE) in latencies.groups
+            if reporter in seen
         ]
         if not findings:
             return look.report(

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.analysis.assessment import assess, questions
+from bot.analysis.columns import Counters
 from bot.analysis.counts import Counter, count
-from bot.analysis.intervals import Row, cut, latency_rows
+from bot.analysis.intervals import Row, Rows, cut, latency_rows
 from bot.analysis.latency import sort
 from bot.analysis.requests import Whose
 from bot.analysis.samples import Answer, Series
@@ -340,9 +341,9 @@ def test_a_late_scrape_is_waited_for_and_not_lost() -> None:
     early, whole = count(two_targets(280.0)), count(two_targets(307.0))
     assert early.newest_at == 300.0
     assert early.settled_at == 277.0
-    seen = sum(one.requests for one in cut(rows(early.counters), (), 30.0, 277.0, 15.0))
-    seen += sum(one.requests for one in cut(rows(whole.counters), (), 277.0, 300.0, 15.0))
-    assert seen == sum(one.requests for one in cut(rows(whole.counters), (), 30.0, 300.0, 15.0))
+    seen = sum(one.requests for one in cut(rows(early.counters), 30.0, 277.0, 15.0))
+    seen += sum(one.requests for one in cut(rows(whole.counters), 277.0, 300.0, 15.0))
+    assert seen == sum(one.requests for one in cut(rows(whole.counters), 30.0, 300.0, 15.0))
 
 
 def test_a_target_that_is_gone_holds_nothing_up() -> None:
@@ -350,8 +351,9 @@ def test_a_target_that_is_gone_holds_nothing_up() -> None:
     assert count(two_targets(150.0)).settled_at == 300.0
 
 
-def rows(counters: Sequence[Counter]) -> list[Row]:
-    return [Row(counter, True, 1.0, 0.0) for counter in counters]
+def rows(counters: Sequence[Counter], bad: float = 0.0) -> Rows:
+    places = tuple(range(len(counters)))
+    return Rows(Counters(tuple(counters)), places, tuple(Row(True, 1.0, bad) for _ in places))
 
 
 _life = st.lists(st.one_of(st.integers(0, 30), st.just(-1)), min_size=1, max_size=25)
@@ -375,7 +377,7 @@ def test_every_request_is_counted_once_whatever_the_looks(
             series.append(Series({"instance": "a", "code": str(index + 1)}, tuple(points)))
     counted = count(Answer(tuple(series)))
     edges = sorted({0.0, *looks, 690.0})
-    seen = [one for since, until in pairwise(edges) for one in cut(rows(counted.counters), (), since, until, 15.0)]
+    seen = [one for since, until in pairwise(edges) for one in cut(rows(counted.counters), since, until, 15.0)]
     assert sum(one.requests for one in seen) == pytest.approx(truth)
     assert sum(one.seconds for one in seen) == pytest.approx(690.0)
 
@@ -392,9 +394,8 @@ def test_slow_requests_are_those_above_the_limit_as_a_histogram_has_them(fresh: 
         labels = {"reporter": "destination", "destination_workload": "payments-v2", "le": bound}
         series.append(Series(labels, ((0.0, 5.0), (15.0, 5.0 + total))))
     latencies = sort(target(), count(Answer(tuple(series))))
-    found = cut(
-        latency_rows(latencies, "destination", limit_ms, frozenset({Whose.CANARY}), frozenset()), (), 0.0, 15.0, 15.0
-    )
+    slow = latency_rows(latencies, "destination", limit_ms, frozenset({Whose.CANARY}), frozenset())
+    found = cut(slow, 0.0, 15.0, 15.0)
     expected = latencies.histogram(0.0, 15.0, "destination", Whose.CANARY).above(limit_ms)
     assert found[0].requests == total
     assert found[0].bad == pytest.approx(expected)
@@ -403,11 +404,11 @@ def test_slow_requests_are_those_above_the_limit_as_a_histogram_has_them(fresh: 
 def test_intervals_follow_the_scrapes_and_end_where_they_should() -> None:
     """One per scrape, a scrape that follows at once is taken with it, and the end is the end."""
     counter = Counter({}, (15.0, 30.0, 31.0, 45.0), (1.0, 3.0, 4.0, 8.0))
-    seen = cut([Row(counter, True, 1.0, 1.0)], (), 0.0, 50.0, 15.0)
+    seen = cut(rows([counter], 1.0), 0.0, 50.0, 15.0)
     assert [one.seconds for one in seen] == [15.0, 15.0, 20.0]
     assert [one.requests for one in seen] == [1.0, 2.0, 5.0]
-    assert cut([Row(counter, True, 1.0, 1.0)], (), 50.0, 50.0, 15.0) == []
-    assert cut([], (), 0.0, 15.0, 15.0) == [Interval(15.0, 0.0, 0.0)]
+    assert cut(rows([counter], 1.0), 50.0, 50.0, 15.0) == []
+    assert cut(rows([]), 0.0, 15.0, 15.0) == [Interval(15.0, 0.0, 0.0)]
 
 
 def test_alternatives_of_another_version_begin_again() -> None:
