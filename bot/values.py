@@ -8,15 +8,28 @@ frozen.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass
+    from dataclasses import dataclass, replace
 else:
     import dataclasses
-    from functools import partial
+    from functools import cache, partial
+    from operator import attrgetter
 
     def dataclass(cls=None, /, *, frozen=False, **given):
         """As `dataclasses.dataclass`; one that is said to be frozen is compared and hashed by its fields."""
         made = partial(dataclasses.dataclass, unsafe_hash=frozen, **given)
         return made if cls is None else made(cls)
 
+    def replace(value, /, **changes):
+        """As `dataclasses.replace`, for values that are made from all of their fields."""
+        made = type(value)(*_fields(type(value))(value))
+        for name, changed in changes.items():
+            object.__setattr__(made, name, changed)
+        return made
 
-__all__ = ["dataclass"]
+    @cache
+    def _fields(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+        return attrgetter(*names) if len(names) > 1 else lambda value: [getattr(value, name) for name in names]
+
+
+__all__ = ["dataclass", "replace"]

@@ -1,7 +1,6 @@
 """One look at a rollout: which questions it needs, and what their answers say. Both pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from math import isnan
 
 from bot.analysis.counts import Counted, count, covered, scrape_interval
@@ -34,6 +33,7 @@ from bot.analysis.windows import LEAD_S, RECENT
 from bot.errors import CannotMeasure
 from bot.rollout.gate import Assessment, Coverage, GateReport, GateSpec, Share
 from bot.rollout.model import HoldReason, Rollout, Target
+from bot.values import replace
 
 HTTP = "http"
 

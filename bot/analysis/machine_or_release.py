@@ -15,7 +15,6 @@ they run. So, strongest first:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import inf, sqrt
 
 from bot.analysis.latency import Histogram
@@ -25,7 +24,7 @@ from bot.analysis.sentences import milliseconds, percent
 from bot.analysis.underneath import ENOUGH, Ground, failing_latency, grounds, latency_gate, limit_ms
 from bot.rollout.gate import Blame, Cause, GateEvidence, GateReport, Verdict
 from bot.rollout.model import HoldReason, OnSilence, Rollout
-from bot.values import dataclass
+from bot.values import dataclass, replace
 
 MACHINE_FACTOR = 2.0
 RELEASE_FACTOR = 4.0

@@ -12,7 +12,7 @@ limit, samples are asked for again: what it is put down to takes all buckets and
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from math import ceil, isnan
 from sys import intern
 from typing import TypeVar
@@ -37,6 +37,7 @@ from bot.analysis.windows import LEAD_S, Rung, reaching
 from bot.errors import CannotMeasure
 from bot.rollout.gate import GateReport, Relation, Verdict
 from bot.rollout.model import Rollout, Target
+from bot.values import dataclass, replace
 
 MANY = 2000
 NARROW = (Rung(15), Rung(30), Rung(60), Rung(120), Rung(300))
@@ -45,6 +46,7 @@ SCRAPES_S = 120
 LONGEST = 4096
 Sorted = TypeVar("Sorted", Traffic, Latencies)
 METRICS = (REQUESTS, BUCKETS)
+NONE = frozenset[str]()
 _KINDS = {REQUESTS: (*SIDES, *OUTCOMES), BUCKETS: (*SIDES, "le")}
 _PODS = ("pod", "kubernetes_pod_name", "pod_name")
 _TARGET = ("job", "instance", "namespace", "pod")
@@ -247,7 +249,7 @@ class Memory:
         if requests is None and self.summed:
             return
         sizes = {REQUESTS: requests or 0.0, BUCKETS: buckets or 0.0}
-        self._large = frozenset(metric for metric, size in sizes.items() if size > MANY)
+        self._large = frozenset([metric for metric, size in sizes.items() if size > MANY]) or NONE
         self._interval_s = SCRAPES_S / scrapes if scrapes else self._interval_s
         for sums in self._sums.values():
             sums.interval_s = self._interval_s

@@ -6,7 +6,6 @@ route: where requests have other ways to the host, a share that differs from the
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from bot.analysis.promql import span
 from bot.analysis.requests import NOTHING, Tally, Traffic, Whose, attribute, tolerance
@@ -16,7 +15,7 @@ from bot.analysis.windows import RATE_WINDOWS_S, within
 from bot.errors import CannotMeasure
 from bot.rollout.gate import Share
 from bot.rollout.model import Rollout
-from bot.values import dataclass
+from bot.values import dataclass, replace
 
 MIN_EXPECTED = 20.0
 SLOW_PUSH_S = 10.0

@@ -6,7 +6,7 @@ the oldest newest scrape of the targets that are alive, so a late scrape is wait
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from math import inf, log
 
 from bot.analysis import statistics
@@ -19,7 +19,7 @@ from bot.analysis.requests import NOTHING, REPORTERS, Tally, Traffic, Whose, att
 from bot.analysis.statistics import Evidence, Interval, clearly_worse
 from bot.analysis.windows import RECENT_S
 from bot.rollout.gate import MIN_REQUESTS, YESTERDAY, GateEvidence, GateSpec, Odds, Relation, Scatter, Verdict
-from bot.values import dataclass
+from bot.values import dataclass, replace
 
 TAIL = 0.01
 QUANTILE = 0.99

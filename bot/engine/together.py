@@ -66,8 +66,7 @@ class Together:
         if not queries:
             return {}
         futures = {query: self._put(query) for query in queries}
-        await asyncio.wait(futures.values())
-        return {query: future.result() for query, future in futures.items()}
+        return {query: await _shared(future) for query, future in futures.items()}
 
     async def ready(self) -> str:
         """Version of the server; raises CannotMeasure when it does not answer."""
@@ -172,7 +171,12 @@ def _kind(common: Shape) -> str:
 
 
 def _cost(answer: Answer) -> float:
-    return sum(LABELS_ARE_POINTS + len(series.points) for series in answer.series)
+    return LABELS_ARE_POINTS * len(answer.series) + sum([len(series.points) for series in answer.series])
+
+
+async def _shared(future: asyncio.Future[Told]) -> Told:
+    """The answer; who gives up waiting does not take it from the others who wait."""
+    return future.result() if future.done() else await asyncio.shield(future)
 
 
 def _give(future: asyncio.Future[Told], told: Told) -> None:

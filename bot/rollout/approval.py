@@ -1,7 +1,5 @@
 """Approvals: asked before a step that wants them, answered by people, expiring into a stated default."""
 
-from dataclasses import replace
-
 from bot.rollout.draft import CLOCK, Draft
 from bot.rollout.duration import spoken
 from bot.rollout.effects import MessageKind, Tone
@@ -11,6 +9,7 @@ from bot.rollout.holds import add_hold, remaining
 from bot.rollout.model import Approval, HoldReason, OnSilence, Rollout
 from bot.rollout.retreat import roll_back
 from bot.rollout.wake import REMINDERS, reminder_at
+from bot.values import replace
 
 
 def ask(draft: Draft, look: Assessment) -> None:

@@ -1,7 +1,5 @@
 """How far a step has baked: has its weight arrived, and which seconds do samples cover."""
 
-from dataclasses import replace
-
 from bot.rollout.draft import BOT, CLOCK, Draft
 from bot.rollout.duration import spoken
 from bot.rollout.effects import Tone
@@ -9,6 +7,7 @@ from bot.rollout.gate import Assessment, Verdict
 from bot.rollout.holds import add_hold, ask_about, drop_hold, remaining
 from bot.rollout.model import Bake, HoldReason, OnSilence
 from bot.rollout.retreat import roll_back
+from bot.values import replace
 
 CLOCKS_APART_S = 5.0
 """What clocks may be apart: beyond that no gate is measured."""

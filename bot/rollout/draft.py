@@ -1,6 +1,6 @@
 """One decision while it is being made: the next rollout, and what is to be done and said about it."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from operator import attrgetter
 
 from bot.rollout.effects import Audit, Decision, Effect, Message, MessageKind, Page, SetWeight, Tone
@@ -8,6 +8,7 @@ from bot.rollout.events import CARD_EVERY_S, Request
 from bot.rollout.model import Actor, Bake, Direction, Entry, Hold, HoldReason, Phase, Rollout, Source, Write
 from bot.rollout.route import Mark
 from bot.rollout.wake import wake_at
+from bot.values import replace
 
 BOT = Actor(Source.BOT, name="canary-bot")
 GATES = Actor(Source.GATES, name="the gates")

@@ -1,7 +1,5 @@
 """The route as it is beside what was written: ours, ahead of the record, ended, changed by somebody else, or gone."""
 
-from dataclasses import replace
-
 from bot.rollout.advance import obstacles
 from bot.rollout.baking import fresh_bake
 from bot.rollout.draft import BOT, Draft
@@ -12,6 +10,7 @@ from bot.rollout.model import Direction, HoldReason, Phase, Rollout
 from bot.rollout.retreat import ANOTHER, another, end, hold_for_stable, repin, roll_back
 from bot.rollout.route import Mark, RouteState
 from bot.rollout.wake import UNSERVED_S
+from bot.values import replace
 
 ZEROED = (Phase.ROLLING_BACK.value, Phase.ROLLED_BACK.value)
 STUBBORN = 3

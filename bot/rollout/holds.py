@@ -1,7 +1,6 @@
 """Reasons to hold: a set, each added and removed on its own; most recover by themselves."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from bot.rollout.draft import BOT, Draft
 from bot.rollout.duration import spoken
@@ -9,6 +8,7 @@ from bot.rollout.effects import MessageKind, Tone
 from bot.rollout.gate import Assessment, Verdict
 from bot.rollout.model import Actor, Freeze, Hold, HoldReason, OnSilence
 from bot.rollout.wake import said_at
+from bot.values import replace
 
 ASKING = frozenset(
     (HoldReason.DRIFT, HoldReason.NO_DATA, HoldReason.REDEPLOYED, HoldReason.STABLE_UNHEALTHY, HoldReason.RECOVERED)

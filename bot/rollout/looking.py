@@ -1,7 +1,5 @@
 """What a wake-up means: with a look at the gates, or with the clock alone."""
 
-from dataclasses import replace
-
 from bot.rollout import approval
 from bot.rollout.advance import advance
 from bot.rollout.baking import observe_silence, progress
@@ -13,6 +11,7 @@ from bot.rollout.holds import drop_hold, observe_errors, observe_fingerprint, ob
 from bot.rollout.judging import judge
 from bot.rollout.model import HoldReason, Phase, Rollout
 from bot.rollout.retreat import stable_cannot_carry
+from bot.values import replace
 
 _BACK = (Phase.ROLLING_BACK, Phase.PROMOTED, Phase.ROLLED_BACK, Phase.CANCELLED)
 

@@ -1,13 +1,13 @@
 """The rollout and its parts: frozen values in the words of the product, times in epoch seconds (UTC)."""
 
-from dataclasses import field, replace
+from dataclasses import field
 from enum import StrEnum
 from typing import Self
 
 from bot.rollout.gate import Assessment, GateEvidence, GateSpec, Verdict
 from bot.rollout.plan import Plan, Step
 from bot.rollout.route import RouteState
-from bot.values import dataclass
+from bot.values import dataclass, replace
 
 
 class Phase(StrEnum):

@@ -1,7 +1,5 @@
 """What people ask of a rollout: each request changes something or nothing, and gets exactly one answer."""
 
-from dataclasses import replace
-
 from bot.rollout import drift
 from bot.rollout.advance import EXCUSED_BY_OVERRIDE, obstacles
 from bot.rollout.draft import Draft
@@ -12,6 +10,7 @@ from bot.rollout.holds import add_hold, drop_hold, remaining
 from bot.rollout.model import Direction, HoldReason, Phase, Rollout
 from bot.rollout.retreat import ANOTHER, end, ended_by_person, repin, roll_back, stable_cannot_carry, tried
 from bot.rollout.writes import begin_again
+from bot.values import replace
 
 _NOTHING_TO_ROLL_BACK = (Phase.SCHEDULED, Phase.ROLLING_BACK)
 _FIRST = "Nothing changed: it has not begun yet."

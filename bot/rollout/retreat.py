@@ -1,7 +1,5 @@
 """The way back: the canary to 0, tried until it is there, and the end of a rollout."""
 
-from dataclasses import replace
-
 from bot.rollout.draft import PAGE_EVERY_S, Draft
 from bot.rollout.duration import spoken
 from bot.rollout.effects import MessageKind, Tone
@@ -10,6 +8,7 @@ from bot.rollout.holds import add_hold, ask_about, close_questions
 from bot.rollout.model import Actor, Direction, HoldReason, Phase, Rollout, Source
 from bot.rollout.route import RouteState
 from bot.rollout.wake import RETRY_S
+from bot.values import replace
 
 UNAPPLIED = "cannot-roll-back"
 UNCONFIRMED = "unconfirmed"

@@ -1,7 +1,5 @@
 """What became of a change of the route, and what a new holder does first."""
 
-from dataclasses import replace
-
 from bot.rollout import drift
 from bot.rollout.baking import fresh_bake
 from bot.rollout.draft import BOT, Draft
@@ -13,6 +11,7 @@ from bot.rollout.holds import drop_hold, remaining
 from bot.rollout.model import Direction, HoldReason, Phase, Rollout, Write
 from bot.rollout.retreat import SETTLING, UNCONFIRMED, end, rolled_back, zero_failed, zero_without_route
 from bot.rollout.route import RouteState
+from bot.values import replace
 
 UNSURE = frozenset(("transient", "broken"))
 """Kinds of failure after which the write may be on the route all the same."""

@@ -1,7 +1,5 @@
 """`error-rate`: the fraction of the canary's requests that a server fault answered, or stable's times a factor."""
 
-from dataclasses import replace
-
 from bot.analysis.findings import Finding, Told, cannot_measure, reported, where, worst
 from bot.analysis.look import REQUESTS, Look, Window, past_questions, range_questions
 from bot.analysis.requests import NOTHING, REPORTERS, Tally, Traffic, Whose, attribute
@@ -23,6 +21,7 @@ from bot.analysis.weighing import (
 )
 from bot.rollout.gate import GateReport, GateSpec, Relation, Verdict
 from bot.rollout.model import Rollout
+from bot.values import replace
 
 MIN_REQUESTS = 50
 GROSS = 5
