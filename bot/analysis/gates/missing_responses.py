@@ -39,7 +39,8 @@ class MissingResponses:
         if impossible or not isinstance(traffic, Traffic):
             return impossible or look.report(spec, Verdict.ERROR, "Cannot measure.")
         end = traffic.counted.newest_at or look.begin
-        begin = look.arrived_at if look.arrived_at is not None else look.begin
+        scraped_since = look.arrived_at is not None and look.arrived_at < end
+        begin = look.arrived_at if look.arrived_at is not None and scraped_since else look.begin
         label, weight = look.rollout.target.canary.label, look.rollout.weight_percent
         tallies, _ = attribute(traffic.tally(begin, end, "source"), look.share)
         if _both(tallies) < 1:

@@ -365,6 +365,16 @@ def test_a_weight_that_has_not_arrived_is_not_a_hanging_canary() -> None:
     assert "the callers' proxies never got the weight" in late.detail
 
 
+@pytest.mark.parametrize("weight", [10, 50, 100])
+def test_a_look_before_the_first_scrape_after_the_arrival_still_has_data(weight: int) -> None:
+    """What the weight's first scrapes answered counts until there is one since it arrived: "answered nothing in 0 s" is
+    no finding."""
+    scene = Scene(MISSING, weight=weight, scrape_s=15.0)
+    assert scene.report(40).verdict is Verdict.PASS
+    scene.arrive()
+    assert scene.report(1).verdict is Verdict.PASS
+
+
 def test_an_old_share_still_in_the_proxies_is_not_a_hanging_canary() -> None:
     """10% where 50% is wanted is late, however long."""
     scene = Scene(MISSING, weight=50)
