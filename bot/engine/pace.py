@@ -13,7 +13,7 @@ from bot.rollout.handover import may_be_in_hand
 from bot.rollout.model import Phase, Rollout
 
 FEW = 20
-WANTED = 100
+WANTED = 150
 MOST = 1 / 15
 SAME = 1e-5
 """What a moment may lie behind another and still be the same: sums of floats are not exact."""
