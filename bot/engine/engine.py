@@ -263,7 +263,7 @@ class Engine:
         waiting -= self._quarantined
         if self._rounds % UNREADABLE_EVERY_ROUNDS == 0:
             waiting |= self._quarantined
-        for rollout_id in waiting:
+        for rollout_id in sorted(waiting):
             self._workers.ring(rollout_id)
 
     def _missed(self, rollout_id: str, late: float) -> bool:
@@ -378,13 +378,14 @@ class Engine:
     async def end(self, tasks: list[asyncio.Task[None]]) -> None:
         """End tasks. A cancellation can be swallowed on its way (by a time-out of the same moment): it is repeated, and
         a task that will not end holds up neither the lease nor the stop."""
-        pending = set(tasks)
+        pending = list(tasks)
         tasks.clear()
         for _ in range(CANCEL_TRIES):
             if not pending:
                 return
             for task in pending:
                 task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=CANCEL_WAITS_S)
+            await asyncio.wait(pending, timeout=CANCEL_WAITS_S)
+            pending = [task for task in pending if not task.done()]
             if pending:
                 self._world.telemetry.line("task-goes-on", tasks=sorted(task.get_name() for task in pending))

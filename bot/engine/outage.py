@@ -38,7 +38,7 @@ class Outage:
             if self._since is not None:
                 self._away_s = now - self._since
                 self._since = None
-            for channel in tuple(self._told):
+            for channel in sorted(self._told):
                 if await self._say(channel, _back(self._away_s), Tone.GOOD):
                     self._told.discard(channel)
             return

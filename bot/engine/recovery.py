@@ -56,9 +56,10 @@ class Recovery:
         """The store has lost its data while we held the lease: each rollout in memory is held at its next wake-up, and
         the marks are read for those that are not in it yet."""
         self._look_now.set()
-        self._from_memory = {rollout.id for rollout in self._book.rollouts()}
-        for rollout_id in self._from_memory:
-            self._ring(rollout_id)
+        rollouts = self._book.rollouts()
+        self._from_memory = {rollout.id for rollout in rollouts}
+        for rollout in rollouts:
+            self._ring(rollout.id)
 
     def before_wake(self, page: Page | None) -> None:
         """Called by a rollout's worker: hold it when the store has lost it, and have all of it saved again."""
@@ -92,7 +93,7 @@ class Recovery:
                 unsolved[one.mark.rollout] = one
                 if one.mark.rollout not in self._told:
                     await self._tell(one, why)
-        for name in self._told.keys() - unsolved.keys():
+        for name in sorted(self._told.keys() - unsolved.keys()):
             self._page(effects.Page(f"{name}:lost", self._told.pop(name), resolved=True))
 
     async def _why_lost(self, one: Steered) -> str:

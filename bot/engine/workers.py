@@ -59,16 +59,16 @@ class Workers:
     async def close(self, grace_s: float) -> None:
         """Accept no more rings, let running workers finish for `grace_s` seconds, then cancel them."""
         self._open = False
-        running = set(self._tasks.values())
-        if not running:
-            return
-        _, late = await asyncio.wait(running, timeout=grace_s)
+        late = list(self._tasks.values())
+        if late:
+            await asyncio.wait(late, timeout=grace_s)
         for _ in range(CANCEL_TRIES):
+            late = [task for task in late if not task.done()]
             if not late:
                 return
             for task in late:
                 task.cancel()
-            _, late = await asyncio.wait(late, timeout=CANCEL_WAITS_S)
+            await asyncio.wait(late, timeout=CANCEL_WAITS_S)
 
     def reopen(self) -> None:
         """Take rings again after `close`."""
