@@ -22,8 +22,9 @@ def escape(text: str, limit: int = 3000) -> str:
 
     Single backticks stay, so that a sentence can quote what was typed; runs of them would open a block of code.
     """
-    clean = _FENCE.sub(lambda run: "ˋ" * len(run[0]), _CONTROL.sub("", text))
-    whole = clean.translate(_ESCAPED)
+    clean = _controlled(text)
+    clean = _FENCE.sub(lambda run: "ˋ" * len(run[0]), clean) if "``" in clean else clean
+    whole = clean.translate(_ESCAPED) if "&" in clean or "<" in clean or ">" in clean else clean
     if len(whole) <= limit:
         return whole
     pieces: list[str] = []
@@ -39,9 +40,14 @@ def escape(text: str, limit: int = 3000) -> str:
     return "".join(pieces)
 
 
+def _controlled(text: str) -> str:
+    """`text` without control and direction characters, which nothing printable is."""
+    return text if text.isprintable() else _CONTROL.sub("", text)
+
+
 def plain(text: str, limit: int) -> str:
     """`text` for a plain_text object or a table cell, where Slack interprets nothing; never empty."""
-    clean = _CONTROL.sub("", text).strip()
+    clean = _controlled(text).strip()
     return (clean if len(clean) <= limit else clean[: limit - 1] + "…") or NOTHING
 
 
@@ -57,7 +63,7 @@ def code_block(lines: str, limit: int = 2900) -> str:
 
 
 def _unquoted(text: str) -> str:
-    return " ".join(_CONTROL.sub("", text).replace("`", "ˋ").split("\n")).rstrip()
+    return " ".join(_controlled(text).replace("`", "ˋ").split("\n")).rstrip()
 
 
 def stamp(at: float) -> str:

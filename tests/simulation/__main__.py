@@ -1,13 +1,19 @@
-"""`python -m tests.simulation --runs 1000`: many runs, their figures, and how to replay one that failed."""
+"""`python -m tests.simulation --runs 1000`: many runs, their figures, and how to replay one that failed.
+
+SIGTERM and SIGINT end it early, with the figures of what was played.
+"""
 
 import argparse
 import gc
 import json
+import multiprocessing
 import os
+import signal
 import sys
 import time
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +21,8 @@ from tests.simulation.story import Outcome, run
 
 FIGURES = ("lost", "doubled", "raised_wrongly", "late_rollbacks", "unannounced", "broken")
 CHUNK = 50
+TOLD_EVERY_RUNS = 500
+COLLECTED_EVERY_RUNS = 10
 REPORT = Path("build/simulation.json")
 
 
@@ -59,29 +67,88 @@ class Totals:
 
 
 def chunk(first: int, count: int) -> Totals:
-    """Runs of consecutive seeds, in this process."""
+    """Runs of consecutive seeds, in this process. What a run leaves behind is collected here, not in the middle of one
+    that is being measured."""
     totals = Totals()
-    for seed in range(first, first + count):
-        totals.add(run(seed))
-    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for seed in range(first, first + count):
+            totals.add(run(seed))
+            if seed % COLLECTED_EVERY_RUNS == 0:
+                gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
     return totals
 
 
-def many(first: int, runs: int, jobs: int, *, told: bool = False) -> Totals:
-    """Runs spread over processes."""
-    starts = range(first, first + runs, CHUNK)
-    sizes = [min(CHUNK, first + runs - start) for start in starts]
+def many(first: int, runs: int, jobs: int, each: Callable[[Totals], bool] = lambda totals: True) -> Totals:
+    """Runs spread over processes. `each` hears the sum so far again and again, and says whether to go on."""
+    left = deque((start, min(CHUNK, first + runs - start)) for start in range(first, first + runs, CHUNK))
     totals = Totals()
     if jobs == 1:
-        for start, size in zip(starts, sizes, strict=True):
-            totals.merge(chunk(start, size))
+        _begin()
+        while left:
+            totals.merge(chunk(*left.popleft()))
+            if not each(totals):
+                left.clear()
         return totals
-    with ProcessPoolExecutor(jobs) as pool:
-        for done in pool.map(chunk, starts, sizes):
-            totals.merge(done)
-            if told and totals.runs % 1000 == 0:
-                print(f"{totals.runs} runs, {len(totals.failed)} failed {sorted(totals.failed)[:10]}", flush=True)
+    with ProcessPoolExecutor(jobs, initializer=_begin) as pool:
+        playing: deque[Future[Totals]] = deque()
+        while left or playing:
+            while left and len(playing) < 2 * jobs:
+                playing.append(pool.submit(chunk, *left.popleft()))
+            totals.merge(playing.popleft().result())
+            if not each(totals):
+                left.clear()
     return totals
+
+
+def _begin() -> None:
+    """What is there before the first run stays, so that nobody looks through it after every run; and it is the parent
+    that a signal of the terminal ends."""
+    gc.collect()
+    gc.freeze()
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class Teller:
+    """Says how far it is, and each seed that failed at once; `ended` when a signal has asked for the end."""
+
+    def __init__(self, first: int, runs: int) -> None:
+        self._first, self._runs = first, runs
+        self._began = time.perf_counter()
+        self._next = TOLD_EVERY_RUNS
+        self._told: set[int] = set()
+        self.ended = False
+
+    def end(self, *signalled: object) -> None:
+        """A signal handler."""
+        self.ended = True
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def __call__(self, totals: Totals) -> bool:
+        for seed in sorted(totals.failed.keys() - self._told):
+            self._told.add(seed)
+            print(f"seed {seed}: python -m tests.simulation --seed {seed} --trace", flush=True)
+            for text in totals.failed[seed][:5]:
+                print(f"  {text}", flush=True)
+        if totals.runs >= self._next or self.ended:
+            self._next = totals.runs - totals.runs % TOLD_EVERY_RUNS + TOLD_EVERY_RUNS
+            failed = f"failed {sorted(totals.failed)}" if totals.failed else "none failed"
+            until = self._first + totals.runs
+            each_ms = 1000 * self.seconds / max(1, totals.runs)
+            print(
+                f"{totals.runs} of {self._runs} runs (seeds {self._first} to {until - 1}), {failed}, "
+                f"{self.seconds:.0f} s, {each_ms:.1f} ms per run",
+                flush=True,
+            )
+        return not self.ended
 
 
 def report(totals: Totals, seconds: float, first: int) -> dict[str, object]:
@@ -112,23 +179,21 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     given = parser.parse_args()
     if given.seed is not None:
-        one = run(given.seed, lines=given.trace)
-        for line in one.lines:
+        one = run(given.seed, lines=True)
+        for line in one.lines if given.trace else ():
             print(line)
         for broken in one.broken:
             print(f"BROKEN {broken.figure}: {broken.text}")
         print(f"seed {one.seed}: {one.faults} faults, {dict(one.ends)}, {one.virtual_s:.1f} s, digest {one.digest}")
         return 1 if one.broken else 0
-    began = time.perf_counter()
-    totals = many(given.first, given.runs, given.jobs, told=True)
-    figures = report(totals, time.perf_counter() - began, given.first)
+    teller = Teller(given.first, given.runs)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, teller.end)
+    totals = many(given.first, given.runs, given.jobs, teller)
+    figures = report(totals, teller.seconds, given.first)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
-    for seed, texts in sorted(totals.failed.items())[:20]:
-        print(f"\nseed {seed}: python -m tests.simulation --seed {seed} --trace")
-        for text in texts[:5]:
-            print(f"  {text}")
     return 1 if totals.failed else 0
 
 

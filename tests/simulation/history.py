@@ -4,7 +4,7 @@ One decision is judged by `bot.rollout.invariants`; here is judged what only the
 the API server, from whom, when, and whether people were told. Nothing of the bot's own judgement is used for that.
 """
 
-import json
+import marshal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -161,7 +161,6 @@ class History:
         self.weight_of: Callable[[Target], int] = lambda target: 0
         self.skew_of: Callable[[str], float] = lambda who: 0.0
         self.overridden: set[str] = set()
-        self._digest = sha256()
         self._climbs: dict[str, Climb] = {}
         self._raises: dict[tuple[str, int], tuple[Rollout, bool]] = {}
         self._sent: dict[tuple[str, str, int], float] = {}
@@ -192,10 +191,8 @@ class History:
 
     def say(self, who: str, what: str, text: str = "") -> None:
         """Write a line."""
-        line = Line(self.now(), who, what, text)
-        self._digest.update(str(line).encode())
         if self.keep_lines:
-            self.lines.append(line)
+            self.lines.append(Line(self.now(), who, what, text))
 
     def breaks(self, figure: str, text: str) -> None:
         """A rule was broken."""
@@ -204,8 +201,8 @@ class History:
 
     @property
     def digest(self) -> str:
-        """Of everything that happened, in order."""
-        return self._digest.hexdigest()[:16]
+        """Of everything that happened, in order; of nothing where no lines are kept."""
+        return sha256("\n".join(map(str, self.lines)).encode()).hexdigest()[:16]
 
     def fault(self, who: str, service: str, call: str, fate: str, lasts_s: float) -> None:
         """A call was made to fail; its caller knows after `lasts_s`."""
@@ -711,6 +708,11 @@ def _named(event: Event) -> str:
     return f"{event.verb} by {event.by.name}" if isinstance(event, Request) else type(event).__name__
 
 
+def copied(manifest: dict[str, Any]) -> dict[str, Any]:
+    """An object as it comes over the network: another one, of the same text and numbers."""
+    return marshal.loads(marshal.dumps(manifest))
+
+
 def _entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return manifest["spec"]["http"][0]["route"]
 
@@ -728,7 +730,7 @@ def canary_weight(manifest: dict[str, Any], target: Target) -> int:
 
 def without_ours(manifest: dict[str, Any], target: Target) -> dict[str, Any]:
     """The object without what we may change."""
-    bare = json.loads(json.dumps(manifest))
+    bare = copied(manifest)
     for key in ("resourceVersion", "managedFields", "annotations"):
         bare["metadata"].pop(key, None)
     inserted = target.canary_inserted

@@ -1,7 +1,8 @@
 """What a simulated process has of its own: clocks that may be wrong, and a timeline on the virtual loop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from tests.simulation.loop import Process, VirtualLoop
 
@@ -22,8 +23,8 @@ class SkewedClock:
     def monotonic(self) -> float:
         return 5_000.0 + self._loop.time()
 
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        return asyncio.sleep(seconds)
 
 
 class LoopTimeline:
@@ -66,4 +67,4 @@ class LoopTimeline:
     def _ring(self, key: str) -> None:
         self._set.pop(key, None)
         if self._on_ring is not None:
-            self._loop.create_task(self._on_ring(key))  # type: ignore[arg-type]
+            self._loop.create_task(self._on_ring(key))

@@ -1,9 +1,11 @@
 """The servers of the simulated world, and how a process reaches them: API server, store, metrics, chat, pager."""
 
 import asyncio
-import json
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from math import floor, inf
 from typing import Any
 
 import jsonpatch
@@ -21,7 +23,7 @@ from bot.rollout.route import RouteState
 from tests.fakes.mesh import FakeMesh
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeLeases
-from tests.simulation.history import History
+from tests.simulation.history import History, copied
 from tests.simulation.loop import WORLD
 from tests.simulation.wire import LATENCY_S, SPREAD_S, Wire
 
@@ -41,11 +43,6 @@ KUBE_REFUSALS: dict[str, Callable[[], CanaryError]] = {
 }
 BUSY = {name: KUBE_REFUSALS[name] for name in ("429", "500")}
 CHAT_REFUSALS: dict[str, Callable[[], CanaryError]] = {"429": lambda: Transient("ratelimited", 3.0)}
-
-
-def copied(manifest: dict[str, Any]) -> dict[str, Any]:
-    """An object as it comes over the network."""
-    return json.loads(json.dumps(manifest))
 
 
 class Truth(FakeMesh):
@@ -118,7 +115,9 @@ class SimKube:
         return OnePage(self.all(path, timeout_s=timeout_s))
 
     async def follow(self, path: str, *, selector: str = "") -> AsyncGenerator[Change, None]:
-        """Changes only, and some of them lost: without a whole list nothing is read from it."""
+        """Changes only, and some of them lost: without a whole list nothing is read from it. No rule ever changes."""
+        if path.endswith("destinationrules"):
+            await asyncio.Event().wait()
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self._truth._watchers.append(Ear(self._wire, "api", queue))  # type: ignore[arg-type]
         while True:
@@ -183,12 +182,22 @@ class SimMesh(IstioMesh):
         return await super().write(target, change)
 
 
+@dataclass(slots=True)
+class Scraped:
+    """The samples of one series so far, and the number of the newest scrape."""
+
+    counter: Any
+    until: int
+    points: list[tuple[float, float]] = field(default_factory=list)
+
+
 class SimMetrics(FakeMetrics):
     """Prometheus, with a few buckets only, and those only where a gate asks for them."""
 
     def __init__(self, now: Callable[[], float], *, scrape_s: float, latency: bool) -> None:
         super().__init__(now, scrape_s=scrape_s)
         self._latency = latency
+        self._scraped: dict[int, Scraped] = {}
 
     def _add(self, flows: Any, labels: Mapping[str, str], per_s: float, behaviour: Any) -> None:  # type: ignore[override]
         if per_s <= 0:
@@ -201,6 +210,22 @@ class SimMetrics(FakeMetrics):
         for le, fraction in (("100", 1 - behaviour.slow), ("250", 1 - behaviour.slow), ("5000", 1.0), ("+Inf", 1.0)):
             bucket = "istio_request_duration_milliseconds_bucket", tuple(sorted({**labels, "le": le}.items()))
             flows[bucket] = flows.get(bucket, 0.0) + per_s * fraction
+
+    def _points(self, counter: Any, at: float, window_s: float, resolution_s: float) -> tuple[tuple[float, float], ...]:
+        """What was scraped stays as it was: every sample is worked out once."""
+        if resolution_s not in (0.0, self.scrape_s):
+            return super()._points(counter, at, window_s, resolution_s)
+        known = self._scraped.get(id(counter))
+        if known is None:
+            known = self._scraped[id(counter)] = Scraped(counter, floor(self.started_at / self.scrape_s))
+        newest = floor(at / self.scrape_s)
+        if newest > known.until:
+            span_s = (newest - known.until) * self.scrape_s
+            known.points += super()._points(counter, newest * self.scrape_s, span_s, 0.0)
+            known.until = newest
+        oldest_s = (floor((at - window_s) / self.scrape_s) + 1) * self.scrape_s
+        first = bisect_left(known.points, (oldest_s, 0.0))
+        return tuple(known.points[first : bisect_right(known.points, (newest * self.scrape_s, inf))])
 
     def answer(self, queries: Sequence[Query]) -> Mapping[Query, Answer | CannotMeasure]:
         return {query: self._answer(query) for query in dict.fromkeys(queries)}

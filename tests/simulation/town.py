@@ -25,7 +25,7 @@ from tests.fakes.pager import FakePager
 from tests.fakes.people import FakeDirectory
 from tests.fakes.store import FakeStore
 from tests.fakes.telemetry import FakeTelemetry
-from tests.simulation.history import History, canary_weight
+from tests.simulation.history import History, canary_weight, copied
 from tests.simulation.loop import PROCESS, WORLD, Process, VirtualLoop
 from tests.simulation.machine import LoopTimeline, SkewedClock
 from tests.simulation.servers import (
@@ -40,7 +40,6 @@ from tests.simulation.servers import (
     WiredInbox,
     WiredMetrics,
     WiredPager,
-    copied,
 )
 from tests.simulation.wire import Blade, Remote, Wire, at_once
 

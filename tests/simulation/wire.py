@@ -136,8 +136,8 @@ class Remote:
         found = getattr(self._port, name)
         wire, service, timeout_s, changes = self._wire, self._service, self._timeout_s, name in self._changing
 
-        async def remote(*args: Any, **named: Any) -> Any:
-            return await wire.call(service, name, lambda: found(*args, **named), timeout_s, changes=changes)
+        def remote(*args: Any, **named: Any) -> Coroutine[Any, Any, Any]:
+            return wire.call(service, name, lambda: found(*args, **named), timeout_s, changes=changes)
 
         setattr(self, name, remote)
         return remote
