@@ -67,8 +67,7 @@ async def perform(desk: Desk, clicked: Click, who: Who, reason: str = "") -> Ren
     """Ask for what the button says."""
     match clicked.verb:
         case "queries":
-            (rollout,) = await reading.status(desk, clicked.rollout)
-            return answers.queries(rollout)
+            return answers.queries(await reading.status(desk, clicked.rollout))
         case "rollback":
             return await roll_back(desk, clicked.rollout, who, reason, revision=clicked.revision, step=clicked.step)
         case _:

@@ -53,8 +53,9 @@ async def untaken(desk: Desk, asked: Asked) -> Rendered | None:
     """What to say when the request still lies in the inbox after a while: nobody holds the lease."""
     try:
         waiting = await desk.inbox.waiting()
-        active = [rollout for rollout, _ in (await desk.rollouts.active()).rollouts if rollout.id in waiting]
+        active = [one for one in await desk.rollouts.outlines() if one.id in waiting]
+        meant = [one.id for one in active if asked.what in (ALL, one.id, one.service) or one.id.startswith(asked.what)]
+        shown = [(await desk.rollouts.load(name)).target for name in meant[: answers.SHOWN_BY_HAND]]
     except CanaryError:
         return None
-    meant = [one for one in active if asked.what in (ALL, one.id, one.target.service) or one.id.startswith(asked.what)]
-    return answers.nobody_holds(meant) if meant else None
+    return answers.nobody_holds(meant, shown) if meant else None

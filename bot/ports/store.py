@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from bot.rollout.effects import Audit, Message
 from bot.rollout.events import Request
-from bot.rollout.model import Freeze, Rollout
+from bot.rollout.model import Freeze, Phase, Rollout
 
 LEASE_FREED = ":lease"
 """Rung beside rollout ids when a lease is given back, so that the next process need not wait for its turn to ask."""
@@ -54,6 +54,27 @@ class Active:
 
 
 @dataclass(frozen=True, slots=True)
+class Outline:
+    """What tells one active rollout from another. Small: there are thousands, and every command looks through them.
+
+    `route` is the `key` of its route.
+    """
+
+    id: str
+    service: str
+    namespace: str
+    route: str
+    phase: Phase
+    created_at: float
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> Self:
+        """That of a rollout."""
+        target = rollout.target
+        return cls(rollout.id, target.service, target.namespace, target.route.key, rollout.phase, rollout.created_at)
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """A process of the bot: how many shards it holds, and for how long it has been there without a gap."""
 
@@ -85,7 +106,17 @@ class Rollouts(Protocol):
 
     async def load(self, rollout_id: str) -> Rollout: ...
 
-    async def active(self) -> Active: ...
+    async def loaded(self, rollout_ids: Sequence[str]) -> tuple[Rollout, ...]:
+        """These rollouts, active or ended, by id; those that are missing or unreadable are left out."""
+
+    async def active(self) -> Active:
+        """Every rollout that has not ended, whole and read anew: some seconds of work where there are thousands."""
+
+    async def outlines(self) -> tuple[Outline, ...]:
+        """Every readable rollout that has not ended, in outline: never older than the question, and cheap to ask."""
+
+    async def quarantined(self) -> tuple[tuple[str, str], ...]:
+        """Ids of records that cannot be read, with the reason; as cheap."""
 
     async def finished(self, service: str = "", limit: int = 20) -> tuple[Rollout, ...]:
         """Finished rollouts, newest first."""

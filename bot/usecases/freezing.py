@@ -6,7 +6,7 @@ from bot.rollout.effects import Audit, Message, MessageKind, Tone
 from bot.rollout.model import Freeze
 from bot.usecases.desk import Desk
 from bot.usecases.permission import require
-from bot.usecases.reading import services, status
+from bot.usecases.reading import services
 from bot.usecases.who import Who
 
 ALL = "all"
@@ -58,7 +58,7 @@ async def _known(desk: Desk, scope: str) -> None:
         return
     try:
         names = {view.service for view in await services(desk)}
-        running = {rollout.target.service for rollout in await status(desk)}
+        running = {one.service for one in await desk.rollouts.outlines()}
     except (Transient, Permanent):
         return
     if scope in names | running:
@@ -81,6 +81,6 @@ async def _announce(desk: Desk, scope: str, what: str, text: str, who: Who) -> N
 
 
 async def _ring(desk: Desk, scope: str) -> None:
-    for rollout, _ in (await desk.rollouts.active()).rollouts:
-        if scope in (ALL, rollout.target.service):
-            await desk.inbox.ring(rollout.id)
+    for one in await desk.rollouts.outlines():
+        if scope in (ALL, one.service):
+            await desk.inbox.ring(one.id)

@@ -17,6 +17,8 @@ from bot.usecases.requests import resolve
 from bot.usecases.routers import router
 
 LOOK_BACK_S = 600.0
+LISTED = 100
+"""A table in Slack has no more rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,15 @@ class GatesLook:
     assessment: Assessment
     active: Rollout | None
     queries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How many rollouts are active, the first `LISTED` of them, oldest first, and the records that cannot be read."""
+
+    count: int
+    first: tuple[Rollout, ...]
+    unreadable: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +58,31 @@ class ServiceView:
     active: str = ""
 
 
-async def status(desk: Desk, what: str = "") -> tuple[Rollout, ...]:
-    """One rollout (active or finished) by id or service, or every active one, oldest first."""
-    active = [rollout for rollout, _ in (await desk.rollouts.active()).rollouts]
-    if not what:
-        return tuple(sorted(active, key=lambda rollout: rollout.created_at))
+async def status(desk: Desk, what: str) -> Rollout:
+    """One rollout, active or finished, by id or service."""
     try:
-        return (await resolve(desk, what),)
+        return await resolve(desk, what)
     except UserError:
         for rollout in await desk.rollouts.finished(limit=200):
             if what in (rollout.id, rollout.target.service):
-                return (rollout,)
+                return rollout
         raise
 
 
-async def quarantined(desk: Desk) -> tuple[tuple[str, str], ...]:
-    """Records that cannot be read: id and reason."""
-    return (await desk.rollouts.active()).quarantined
+async def listing(desk: Desk) -> Listing:
+    """What is active."""
+    outlines = sorted(await desk.rollouts.outlines(), key=lambda one: one.created_at)
+    first = await desk.rollouts.loaded([one.id for one in outlines[:LISTED]])
+    active = sorted((one for one in first if not one.phase.final), key=lambda one: one.created_at)
+    return Listing(len(outlines) - len(first) + len(active), tuple(active), await desk.rollouts.quarantined())
 
 
 async def pending(desk: Desk) -> tuple[Rollout, ...]:
-    """Rollouts that wait for people: an approval, or a hold that only a person can lift."""
-    return tuple(
-        rollout
-        for rollout in await status(desk)
-        if rollout.phase is Phase.AWAITING_APPROVAL or rollout.phase is Phase.HOLDING
-    )
+    """Rollouts that wait for people, oldest first: an approval, or a hold that only a person can lift."""
+    waiting = (Phase.AWAITING_APPROVAL, Phase.HOLDING)
+    names = [one.id for one in await desk.rollouts.outlines() if one.phase in waiting]
+    found = [rollout for rollout in await desk.rollouts.loaded(names) if rollout.phase in waiting]
+    return tuple(sorted(found, key=lambda rollout: rollout.created_at))
 
 
 async def history(desk: Desk, service: str = "", limit: int = 20) -> tuple[Rollout, ...]:
@@ -83,8 +93,8 @@ async def history(desk: Desk, service: str = "", limit: int = 20) -> tuple[Rollo
 async def gates(desk: Desk, service: str, namespace: str = "") -> GatesLook:
     """Judge now. Without a running rollout the last ten minutes are judged, with the route's other side as canary."""
     now = desk.clock.now()
-    active = [rollout for rollout in await status(desk) if service in (rollout.target.service, rollout.id)]
-    rollout = active[0] if active else await _imagined(desk, service, namespace, now)
+    active = await _running(desk, service)
+    rollout = active or await _imagined(desk, service, namespace, now)
     asked = questions(rollout, now)
     answers = await desk.metrics.ask(asked)
     assessment = assess(
@@ -95,7 +105,16 @@ async def gates(desk: Desk, service: str, namespace: str = "") -> GatesLook:
         stable_pods=await _pods(desk, rollout.target, rollout.target.stable),
         nodes=await _nodes_if_known(desk, now),
     )
-    return GatesLook(rollout.target, assessment, active[0] if active else None, tuple(query.promql for query in asked))
+    return GatesLook(rollout.target, assessment, active, tuple(query.promql for query in asked))
+
+
+async def _running(desk: Desk, service: str) -> Rollout | None:
+    """The oldest active rollout of a service, or the one of that id."""
+    meant = [one for one in await desk.rollouts.outlines() if service in (one.service, one.id)]
+    if not meant:
+        return None
+    oldest = await desk.rollouts.load(min(meant, key=lambda one: one.created_at).id)
+    return None if oldest.phase.final else oldest
 
 
 async def _imagined(desk: Desk, service: str, namespace: str, now: float) -> Rollout:
@@ -129,7 +148,7 @@ async def nodes(desk: Desk) -> tuple[NodeView, ...]:
     now = desk.clock.now()
     healths = await _healths(desk, now)
     touched: dict[str, set[str]] = {}
-    for rollout in await status(desk):
+    for rollout, _ in (await desk.rollouts.active()).rollouts:
         for side in (rollout.target.canary, rollout.target.stable):
             for pod in await _pods(desk, rollout.target, side) or ():
                 touched.setdefault(pod.node, set()).add(rollout.id)
@@ -159,7 +178,8 @@ def plans(desk: Desk) -> Mapping[str, Plan]:
 async def services(desk: Desk) -> tuple[ServiceView, ...]:
     """Services of the catalog and every other route that may be steered."""
     catalog = desk.catalog()
-    active = {rollout.target.service: rollout.id for rollout in await status(desk)}
+    running = sorted(await desk.rollouts.outlines(), key=lambda one: one.created_at)
+    active = {one.service: one.id for one in running}
     views = {
         name: ServiceView(name, entry.namespace, entry.subsets, active.get(name, ""))
         for name, entry in catalog.services.items()

@@ -3,6 +3,7 @@
 import difflib
 
 from bot.errors import Permanent, UserError
+from bot.ports.store import Outline
 from bot.rollout.events import Request
 from bot.rollout.model import Rollout
 from bot.usecases.desk import Desk
@@ -23,25 +24,25 @@ async def resolve(desk: Desk, text: str) -> Rollout:
         named = None
     if named is not None and not named.phase.final:
         return named
-    active = [rollout for rollout, _ in (await desk.rollouts.active()).rollouts]
+    active = await desk.rollouts.outlines()
     matches = (
-        [rollout for rollout in active if rollout.id == text]
-        or [rollout for rollout in active if rollout.target.service == text]
-        or [rollout for rollout in active if rollout.id.startswith(text)]
+        [one for one in active if one.id == text]
+        or [one for one in active if one.service == text]
+        or [one for one in active if one.id.startswith(text)]
     )
     if len(matches) == 1:
-        return matches[0]
+        return await desk.rollouts.load(matches[0].id)
     if matches:
         raise UserError(
-            f"`{text}` could be {_listed([rollout.id for rollout in matches])}. Nothing was changed.",
+            f"`{text}` could be {_listed([one.id for one in matches])}. Nothing was changed.",
             "Name one of them by its id.",
         )
-    names = [rollout.id for rollout in active] + [rollout.target.service for rollout in active]
+    names = [one.id for one in active] + [one.service for one in active]
     near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
     if near:
         hint = f"Did you mean {_listed(near)}?"
     elif active:
-        hint = f"Active now: {_listed(sorted(rollout.id for rollout in active))}."
+        hint = f"Active now: {_listed(sorted(one.id for one in active))}."
     else:
         hint = "No rollout is active. `/canary history` lists those that have ended."
     raise UserError(f"No active rollout is called `{text}`. Nothing was changed.", hint)
@@ -60,14 +61,14 @@ async def put(
 ) -> Rollout:
     """Ask the holder for `verb` on the rollout that `what` names, and tell which that is."""
     rollout = await resolve(desk, what)
-    await put_for(desk, verb, rollout, who, reason=reason, option=option, revision=revision, step=step)
+    await put_for(desk, verb, Outline.of(rollout), who, reason=reason, option=option, revision=revision, step=step)
     return rollout
 
 
 async def put_for(
     desk: Desk,
     verb: str,
-    rollout: Rollout,
+    rollout: Outline,
     who: Who,
     *,
     reason: str = "",
@@ -76,7 +77,7 @@ async def put_for(
     step: int | None = None,
 ) -> None:
     """Ask the holder for `verb`; `revision` and `step` are those of the button that was clicked."""
-    person = await require(desk, verb, rollout.target.service, who, rollout.target.namespace)
+    person = await require(desk, verb, rollout.service, who, rollout.namespace)
     await desk.inbox.put(
         Request(
             id=desk.new_id(),

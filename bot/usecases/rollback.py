@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from bot.errors import CanaryError, Conflict, Permanent, Transient, UserError
 from bot.ports.mesh import Steered
+from bot.ports.store import Outline
 from bot.rollout.effects import Audit, Message, MessageKind, SetWeight, Tone
 from bot.rollout.model import Direction, Phase
 from bot.rollout.route import Mark
@@ -34,11 +35,11 @@ async def rollback(
     left: list[str] = []
     unheard: dict[str, CanaryError] = {}
     try:
-        active = [rollout for rollout, _ in (await desk.rollouts.active()).rollouts]
-        known = {rollout.id for rollout in active}
-        meant = [rollout for rollout in active if what in (ALL, rollout.id, rollout.target.service)]
+        active = await desk.rollouts.outlines()
+        known = {one.id for one in active}
+        meant = [one for one in active if what in (ALL, one.id, one.service)]
         if not meant and what != ALL and not await _lost(desk, what, known):
-            meant = [await requests.resolve(desk, what)]
+            meant = [Outline.of(await requests.resolve(desk, what))]
         for rollout in meant:
             try:
                 await requests.put_for(desk, "rollback", rollout, who, reason=reason, revision=revision, step=step)

@@ -168,11 +168,11 @@ async def _active(desk: Desk, target: Target | None) -> tuple[Finding, ...]:
         Finding(
             "active rollout",
             Severity.REFUSE,
-            f"{rollout.id} is already running on this route ({rollout.phase}).",
-            f"See `/canary status {rollout.id}`.",
+            f"{one.id} is already running on this route ({one.phase}).",
+            f"See `/canary status {one.id}`.",
         )
-        for rollout, _ in (await desk.rollouts.active()).rollouts
-        if rollout.target.route.key == target.route.key
+        for one in await desk.rollouts.outlines()
+        if one.route == target.route.key
     )
 
 

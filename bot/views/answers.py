@@ -21,6 +21,8 @@ from bot.views.situation import EMOJI, HELD, approvals, held_for
 Listed = tuple[str, str, tuple[str, ...], str]
 """A service, its namespace, its subsets, and the id of its active rollout."""
 
+SHOWN_BY_HAND = 5
+"""Rollouts that are told how to be sent to 0 without the bot."""
 LEVELS = {Level.OK: "ok", Level.WARN: "! warning", Level.CRITICAL: "✗ CRITICAL"}
 
 
@@ -67,13 +69,13 @@ def unreachable() -> Rendered:
     )
 
 
-def nobody_holds(rollouts: Sequence[Rollout]) -> Rendered:
-    """A request that no holder has taken."""
-    ids = ", ".join(code(rollout.id) for rollout in rollouts)
+def nobody_holds(rollouts: Sequence[str], targets: Sequence[Target]) -> Rendered:
+    """A request that no holder has taken, for these ids; `targets` are those of the first `SHOWN_BY_HAND`."""
+    ids = ", ".join(code(name) for name in rollouts)
     told = (
         f"Your request for {ids} is kept, but no replica of the bot has taken it yet. It is done as soon as one does."
     )
-    lines = [by_hand(rollout.target) for rollout in rollouts[:5]]
+    lines = [by_hand(target) for target in targets[:SHOWN_BY_HAND]]
     return rendered(told, [section(told), *(section(f"To 0% by hand:\n{code_block(line)}") for line in lines if line)])
 
 
@@ -136,8 +138,9 @@ def _service_table(listed: Sequence[Listed]) -> Block | None:
     return table(("Service", "Namespace", "Subsets", "Running"), rows)
 
 
-def status(rollouts: Sequence[Rollout], quarantined: Sequence[tuple[str, str]]) -> Rendered:
-    """Every active rollout in one table."""
+def status(rollouts: Sequence[Rollout], quarantined: Sequence[tuple[str, str]], count: int | None = None) -> Rendered:
+    """Active rollouts in one table, the first of `count` (that is all there are when it is not given)."""
+    count = len(rollouts) if count is None else count
     unreadable = "\n".join(f"✗ {code(name)} cannot be read: {escape(why, 300)}" for name, why in quarantined[:10])
     if not rollouts:
         told = "No rollout is active."
@@ -153,11 +156,11 @@ def status(rollouts: Sequence[Rollout], quarantined: Sequence[tuple[str, str]]) 
         )
         for rollout in rollouts
     ]
-    told = f"{len(rollouts)} active: " + ", ".join(
+    told = f"{count} active: " + ", ".join(
         f"{rollout.id} {rollout.phase.value} {rollout.weight_percent}%" for rollout in rollouts[:20]
     )
     heads = ("Id", "State", "Wanted", "Seen", "Step", "Waits for")
-    return rendered(escape(told, 1500), [table(heads, rows, right=(2, 3, 4)), section(unreadable)])
+    return rendered(escape(told, 1500), [table(heads, rows, right=(2, 3, 4), count=count), section(unreadable)])
 
 
 def _waits_for(rollout: Rollout) -> str:

@@ -131,18 +131,23 @@ def pointer(rollout: Rollout, step: int | None = None) -> str:
     return json.dumps({"rollout": rollout.id, "revision": rollout.revision, "step": drawn_for}, separators=(",", ":"))
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> Block | None:
-    """A table; columns in `right` are right-aligned. Rows that do not fit are counted in a last one."""
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), count: int = 0
+) -> Block | None:
+    """A table; columns in `right` are right-aligned. Rows that do not fit, or are not among `rows` although there are
+    `count`, are counted in a last one."""
     if not rows:
         return None
     numbers = frozenset(right)
     shown: list[list[Block]] = [_row(heads)]
     room = TABLE_CHARACTERS - sum(map(len, heads))
+    count = max(count, len(rows))
     for index, row in enumerate(rows):
         cells = [plain(cell, 200) for cell in row]
         room -= sum(map(len, cells))
-        if len(shown) >= TABLE_ROWS - 1 or room < 0:
-            shown.append(_row([f"and {len(rows) - index} more", *[""] * (len(heads) - 1)]))
+        last = len(shown) == TABLE_ROWS - 1 or (index == len(rows) - 1 and count > len(rows))
+        if last or room < 0:
+            shown.append(_row([f"and {count - index} more", *[""] * (len(heads) - 1)]))
             break
         shown.append(_row(cells))
     columns = [{"align": "right" if index in numbers else "left"} for index in range(len(heads))]

@@ -107,6 +107,7 @@ async def test_pods_and_nodes_are_given_up_and_ready_pods_are_unknown(
 
 STORE_CALLS: dict[str, Callable[[RedisStore], Awaitable[object]]] = {
     "active": lambda store: store.rollouts.active(),
+    "outlines": lambda store: store.rollouts.outlines(),
     "load": lambda store: store.rollouts.load("payments-1"),
     "take": lambda store: store.inbox.take("payments-1"),
     "renew": lambda store: store.leases.acquire("one", 3.0),

@@ -101,7 +101,8 @@ async def test_status_shows_a_record_that_cannot_be_read_beside_the_others() -> 
     async with stage() as made:
         broken, other = await both(made)
         made.store.corrupt(broken)
-        shown = answers.status(await reading.status(made.desk), await reading.quarantined(made.desk))
+        active = await reading.listing(made.desk)
+        shown = answers.status(active.first, active.unreadable, active.count)
         words = str(shown.blocks)
         assert other in words
         assert f"`{broken}` cannot be read: schema 99" in words

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bot.errors import Conflict, LeaseLost, NotFound, RouteTaken, Transient, Unreadable
 from bot.ports.clock import Clock
-from bot.ports.store import LEASE_FREED, Active, Lease, Letter, Posted
+from bot.ports.store import LEASE_FREED, Active, Lease, Letter, Outline, Posted
 from bot.rollout.effects import Audit, Message, MessageKind
 from bot.rollout.events import Request
 from bot.rollout.model import Freeze, Rollout
@@ -185,6 +185,17 @@ class FakeRollouts:
             else:
                 readable.append((record.rollout, self.wake.get(name, 0.0)))
         return Active(tuple(readable), tuple(quarantined))
+
+    async def loaded(self, rollout_ids: Sequence[str]) -> tuple[Rollout, ...]:
+        await self._store.reach("loaded")
+        there = sorted(name for name in set(rollout_ids) if name in self.records and name not in self.unreadable)
+        return tuple(self.records[name].rollout for name in there)
+
+    async def outlines(self) -> tuple[Outline, ...]:
+        return tuple(Outline.of(rollout) for rollout, _ in (await self.active()).rollouts)
+
+    async def quarantined(self) -> tuple[tuple[str, str], ...]:
+        return (await self.active()).quarantined
 
     async def finished(self, service: str = "", limit: int = 20) -> tuple[Rollout, ...]:
         await self._store.reach("finished")

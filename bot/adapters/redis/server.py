@@ -48,16 +48,18 @@ LEASE_CONNECTIONS = 16
 SPARE_CONNECTIONS = 8
 
 _PRELUDES = {
-    "create": ("shards", "queue", "audit"),
-    "save": ("queue", "audit"),
+    "create": ("shards", "queue", "audit", "changes"),
+    "save": ("queue", "audit", "changes"),
     "note": ("audit",),
     "outbox_add": ("queue",),
-    "lease_acquire": ("shards",),
+    "lease_acquire": ("shards", "changes"),
     "lease_renew": ("shards",),
+    "quarantine": ("changes",),
 }
 _SCRIPTS = (
     "allowance",
     "beat",
+    "changed",
     "claim",
     "create",
     "finished",

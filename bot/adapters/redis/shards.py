@@ -17,7 +17,7 @@ from bot.adapters.redis.link import Link
 from bot.adapters.redis.outbox import RedisOutbox
 from bot.adapters.redis.rollouts import RedisRollouts
 from bot.errors import Conflict, NotFound
-from bot.ports.store import Active, Letter, Posted
+from bot.ports.store import Active, Letter, Outline, Posted
 from bot.rollout.effects import Audit, Message
 from bot.rollout.events import Request
 from bot.rollout.model import Rollout
@@ -75,6 +75,13 @@ class Spread:
         self._known.move_to_end(rollout_id)
         if len(self._known) > KNOWN:
             self._known.popitem(last=False)
+
+    def met(self, shard: RedisShard, outlines: Sequence[Outline]) -> None:
+        """These lie in this shard: nobody has to look for them."""
+        if len(self.shards) > 1:
+            for outline in outlines:
+                if outline.id not in self._known:
+                    self.learn(outline.id, shard.number)
 
     async def of_id(self, rollout_id: str) -> RedisShard | None:
         """The shard that has a record of this id, None when none has. Raises Transient when that cannot be told."""
@@ -140,13 +147,34 @@ class SpreadRollouts:
     async def active(self) -> Active:
         """Every rollout that has not ended, of all shards."""
         found = await _each(self._spread.active, lambda one: one.rollouts.active())
-        for shard, one in zip(self._spread.active, found, strict=True):
-            for rollout, _ in one.rollouts:
-                self._spread.learn(rollout.id, shard.number)
         return Active(
             tuple(pair for one in found for pair in one.rollouts),
             tuple(pair for one in found for pair in one.quarantined),
         )
+
+    async def outlines(self) -> tuple[Outline, ...]:
+        """Every readable rollout that has not ended, of all shards, in outline."""
+        found = await _each(self._spread.active, lambda one: one.rollouts.outlines())
+        for shard, one in zip(self._spread.active, found, strict=True):
+            self._spread.met(shard, one)
+        return found[0] if len(found) == 1 else tuple(outline for one in found for outline in one)
+
+    async def loaded(self, rollout_ids: Sequence[str]) -> tuple[Rollout, ...]:
+        """These rollouts of any shard, active or ended, by id; those that are missing or unreadable are left out."""
+        by_shard: dict[int, list[str]] = {}
+        for name in rollout_ids:
+            shard = await self._spread.of_id(name)
+            if shard is not None:
+                by_shard.setdefault(shard.number, []).append(name)
+        found = await asyncio.gather(
+            *(self._spread.shards[number].rollouts.loaded(names) for number, names in by_shard.items())
+        )
+        return tuple(sorted((rollout for one in found for rollout in one), key=lambda rollout: rollout.id))
+
+    async def quarantined(self) -> tuple[tuple[str, str], ...]:
+        """Ids of records of all shards that cannot be read, with the reason."""
+        found = await _each(self._spread.active, lambda one: one.rollouts.quarantined())
+        return tuple(pair for one in found for pair in one)
 
     async def finished(self, service: str = "", limit: int = 20) -> tuple[Rollout, ...]:
         """Ended rollouts of all shards, newest first."""

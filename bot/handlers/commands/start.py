@@ -121,7 +121,7 @@ async def run(desk: Desk, args: Args | None, who: Who) -> Rendered:
     except Refused:
         raise
     except UserError as error:
-        running = [one.id for one in await reading.status(desk) if one.target.service == ask.service]
+        running = [one.id for one in await desk.rollouts.outlines() if one.service == ask.service]
         raise (AlreadyRunning(error, running[0]) if running else error) from error
 
 

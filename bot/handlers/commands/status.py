@@ -19,9 +19,9 @@ def parse(line: Line) -> str:
 async def run(desk: Desk, what: str, who: Who) -> Rendered:
     """Read only."""
     if what:
-        (rollout,) = await reading.status(desk, what)
-        return card(rollout)
-    return answers.status(await reading.status(desk), await reading.quarantined(desk))
+        return card(await reading.status(desk, what))
+    active = await reading.listing(desk)
+    return answers.status(active.first, active.unreadable, active.count)
 
 
 COMMAND = Command(

@@ -80,7 +80,7 @@ def test_any_answer_is_taken_by_slack(several: list[Rollout], text: str, hint: s
     assert_sendable(answers.misunderstood(text or "x", text, min(start, len(text)), 3, hint))
     for rollout in several:
         assert_sendable(answers.queries(rollout))
-        assert_sendable(answers.nobody_holds([rollout]))
+        assert_sendable(answers.nobody_holds([rollout.id], [rollout.target]))
         if rollout.assessment:
             assert_sendable(answers.gates(rollout.target, rollout.assessment, rollout.id, (text,)))
 

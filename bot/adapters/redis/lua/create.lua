@@ -25,4 +25,5 @@ redis.call('ZADD', base .. 'wake', ARGV[7], id)
 local after = 10 + 2 * tonumber(ARGV[8])
 queue(base, id, 10, after - 1)
 audit(base, after, #ARGV)
+changes(base, id, origin)
 return {'ok'}

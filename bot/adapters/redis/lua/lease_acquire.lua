@@ -16,6 +16,7 @@ local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local previous = redis.call('GET', base .. 'token') or '0'
 local token = math.max(tonumber(previous) + 1, now_us)
 local text = string.format('%.0f', token)
+changes_under(base, previous, text)
 redis.call('SET', base .. 'token', text)
 redis.call('HSET', base .. 'lease', 'owner', ARGV[2], 'token', text)
 redis.call('PEXPIRE', base .. 'lease', ARGV[3])

@@ -67,4 +67,5 @@ end
 local after = 13 + 2 * tonumber(ARGV[8])
 queue(base, id, 13, after - 1)
 audit(base, after, #ARGV)
+changes(base, id, save_id)
 return {'ok'}
