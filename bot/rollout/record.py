@@ -5,6 +5,7 @@ Fields at their default are left out, so a record stays small and an added field
 """
 
 import json
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -18,6 +19,7 @@ from bot.rollout.events import Request
 from bot.rollout.model import Freeze, Rollout
 
 SCHEMA = 1
+_NAME_CHARS = 24
 
 Value = TypeVar("Value")
 Raw = dict[str, Any]
@@ -213,9 +215,10 @@ def _list(raw: Any) -> list[Any]:
 
 
 def _string(raw: Any) -> str:
+    """Short ones are names, which stand in a record many times, and in thousands of records: they are kept once."""
     if type(raw) is not str:
         raise TypeError(f"expected text, not {raw!r:.60}")
-    return raw
+    return sys.intern(raw) if len(raw) <= _NAME_CHARS else raw
 
 
 def _integer(raw: Any) -> int:

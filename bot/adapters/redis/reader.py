@@ -1,9 +1,10 @@
 """Reading records of rollouts so that thousands of them share what they have in common."""
 
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 from bot.errors import Unreadable
-from bot.rollout.model import Rollout
+from bot.rollout.model import Rollout, Side, Target
 from bot.rollout.record import load_rollout
 
 _SHARED_MOST = 1000
@@ -27,6 +28,7 @@ class Reader:
             gates=self._same(rollout.gates),
             rules=self._same(rollout.rules),
             started_by=self._same(rollout.started_by),
+            target=_lean(rollout.target),
         )
 
     def _same(self, value: _Value) -> _Value:
@@ -35,3 +37,18 @@ class Reader:
             self._shared.clear()
         found: _Value = self._shared.setdefault(value, value)
         return found
+
+
+def _lean(target: Target) -> Target:
+    """The same target, each text and label once."""
+    known: dict[object, object] = {target.host: target.host}
+
+    def once(value: _Value) -> _Value:
+        found: Any = known.setdefault(value, value)
+        return cast(_Value, found)
+
+    def side(one: Side) -> Side:
+        destination = replace(one.destination, host=once(one.destination.host))
+        return replace(one, destination=destination, selector=tuple(once(pair) for pair in one.selector))
+
+    return replace(target, stable=side(target.stable), canary=side(target.canary))
