@@ -189,6 +189,7 @@ def main() -> int:
     teller = Teller(given.first, given.runs)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, teller.end)
+    print(f"Seeds {given.first} to {given.first + given.runs - 1}, {given.jobs} processes", flush=True)
     totals = many(given.first, given.runs, given.jobs, teller)
     figures = report(totals, teller.seconds, given.first)
     REPORT.parent.mkdir(exist_ok=True)

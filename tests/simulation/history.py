@@ -254,7 +254,7 @@ class History:
             self._in_hand_since[who, rollout.id] = by_its_clock
         self._in_hand_since.setdefault((who, rollout.id), by_its_clock)
         self._not_blind(rollout, event)
-        if decision.effects or decision.messages or after.phase is not rollout.phase:
+        if self.keep_lines and (decision.effects or decision.messages or after.phase is not rollout.phase):
             kinds = ",".join(message.kind.value for message in decision.messages)
             effects = ",".join(
                 f"{one.direction.value}:{one.weight_percent}@{one.mark.revision}"
@@ -262,7 +262,7 @@ class History:
                 if isinstance(one, SetWeight)
             )
             text = f"{rollout.id} {_named(event)}: {rollout.phase.value}->{after.phase.value} {effects} [{kinds}]"
-            if self.keep_lines and after.holds:
+            if after.holds:
                 text += f" holds {sorted(hold.reason.value for hold in after.holds)}"
             self.say(who, "decides", text)
         for effect in decision.effects:

@@ -1,6 +1,8 @@
 """A thousand runs (SIMULATION_RUNS says how many), seeds that once found a fault, and that a run can be replayed."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +52,26 @@ def test_a_run_depends_on_its_seed_alone() -> None:
         check=True,
     )
     assert other.stdout.split() == [run(seed, lines=True).digest for seed in range(20)]
+
+
+def test_a_long_run_that_is_told_to_end_keeps_its_figures(tmp_path: Path) -> None:
+    """SIGTERM: what was begun is played to its end, and the figures are those of what was played."""
+    playing = subprocess.Popen(
+        [sys.executable, "-m", "tests.simulation", "--runs", "100000"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with playing:
+        assert playing.stdout is not None
+        assert playing.stdout.readline().startswith("Seeds 0 to 99999")
+        playing.send_signal(signal.SIGTERM)
+        playing.stdout.read()
+        assert playing.wait(60) == 0
+    figures = json.loads((tmp_path / "build" / "simulation.json").read_text())
+    assert 0 < figures["runs"] < 1000
+    assert figures["failed_seeds"] == []
 
 
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS.keys())
