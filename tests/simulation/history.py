@@ -274,9 +274,9 @@ class History:
                 self._unbound(rollout)
                 hurried = bool(rollout.hurry or rollout.override)
                 self._raises[rollout.id, effect.mark.revision] = (rollout, hurried)
-                if rollout.override:
-                    self.overridden.add(rollout.id)
-            elif effect.direction is Direction.ZERO and after.phase is Phase.ROLLING_BACK:
+            if rollout.override and (effect.direction is Direction.RAISE or effect.mark.phase == Phase.PROMOTED.value):
+                self.overridden.add(rollout.id)
+            if effect.direction is Direction.ZERO and after.phase is Phase.ROLLING_BACK:
                 if self._has_lease(who):
                     self._back_since.setdefault(rollout.id, self.now())
                     self._back_by.setdefault(rollout.id, who)
