@@ -52,18 +52,23 @@ class KubeCluster:
         return await self._kube.version()
 
 
+Label = tuple[str, str]
+_FEW = 8
+
+
 @dataclass(slots=True)
 class _Pods:
     """Serving pods of one namespace as its watch tells them; `known` is False until it has, and while it is broken.
 
-    Names are found by each of their labels, so that a selector costs no more than its rarest label has pods.
+    Names are found by each of their labels, so that a selector costs no more than its rarest label has pods. Most
+    labels have few: then a tuple, a quarter of a set, holds the names.
     """
 
     asked_at: float
     known: bool = False
     facts: dict[str, PodFacts] = field(default_factory=dict)
-    labels: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    by_label: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    labels: dict[str, tuple[Label, ...]] = field(default_factory=dict)
+    by_label: dict[Label, tuple[str, ...] | set[str]] = field(default_factory=dict)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
 
     def replace_all(self, told: Snapshot) -> None:
@@ -83,25 +88,37 @@ class _Pods:
         if not serving(pod):
             return
         facts = pod_facts(pod)
-        labels = tuple((sys.intern(key), sys.intern(value)) for key, value in _labels(pod))
         self.facts[facts.name] = facts
-        self.labels[facts.name] = labels
-        for label in labels:
-            self.by_label.setdefault(label, set()).add(facts.name)
+        self.labels[facts.name] = tuple([self._put(label, facts.name) for label in _labels(pod)])
+
+    def _put(self, label: Label, name: str) -> Label:
+        """Enter a pod under a label; the label as other pods have it."""
+        names = self.by_label.get(label, ())
+        if names:
+            other = next(iter(names))
+            label = next((one for one in self.labels[other] if one == label), label)
+        if isinstance(names, set):
+            names.add(name)
+        else:
+            self.by_label[label] = (*names, name) if len(names) < _FEW else {*names, name}
+        return label
 
     def drop(self, pod: Mapping[str, Any]) -> None:
         name = pod["metadata"]["name"]
         self.facts.pop(name, None)
         for label in self.labels.pop(name, ()):
             names = self.by_label[label]
-            names.discard(name)
+            if isinstance(names, set):
+                names.discard(name)
+            else:
+                names = self.by_label[label] = tuple(one for one in names if one != name)
             if not names:
                 del self.by_label[label]
 
-    def select(self, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...]:
+    def select(self, selector: Sequence[Label]) -> tuple[PodFacts, ...]:
         """By name, as `KubeCluster.pods`."""
-        found = sorted((self.by_label.get(label, set()) for label in selector), key=len)
-        names = found[0].intersection(*found[1:])
+        found = sorted((self.by_label.get(label, ()) for label in selector), key=len)
+        names = [name for name in found[0] if all(name in others for others in found[1:])]
         return tuple(self.facts[name] for name in sorted(names))
 
 
@@ -197,9 +214,9 @@ async def _ready(pods: Listing, namespace: str, selector: Sequence[tuple[str, st
         return None
 
 
-def _labels(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _labels(pod: Mapping[str, Any]) -> Iterator[Label]:
     for key, value in (pod["metadata"].get("labels") or {}).items():
-        yield str(key), str(value)
+        yield sys.intern(str(key)), sys.intern(str(value))
 
 
 def selector_text(selector: Sequence[tuple[str, str]]) -> str:
@@ -232,7 +249,7 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
             for container in [*containers, *(status.get("initContainerStatuses") or ())]
         ),
         node=sys.intern(str(spec.get("nodeName") or "")),
-        template=str(labels.get("pod-template-hash") or labels.get("controller-revision-hash") or ""),
+        template=sys.intern(str(labels.get("pod-template-hash") or labels.get("controller-revision-hash") or "")),
         images=tuple(
             sorted(
                 sys.intern(str(container["imageID"]))
@@ -240,7 +257,7 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
                 if container.get("imageID") and container.get("name") != SIDECAR
             )
         ),
-        workload=workload(pod),
+        workload=sys.intern(workload(pod)),
         sidecar=in_mesh(pod),
     )
 

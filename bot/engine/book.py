@@ -86,7 +86,7 @@ class Book:
 
     def __init__(self) -> None:
         self._pages: dict[str, Page] = {}
-        self._on_route: dict[tuple[str, str], set[str]] = {}
+        self._on_route: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -100,7 +100,8 @@ class Book:
         self.drop(rollout.id)
         page = Page(rollout, wake_at, taken_over=taken_over)
         self._pages[rollout.id] = page
-        self._on_route.setdefault(_object(rollout), set()).add(rollout.id)
+        where = _object(rollout)
+        self._on_route[where] = (*self._on_route.get(where, ()), rollout.id)
         return page
 
     def drop(self, rollout_id: str) -> None:
@@ -108,10 +109,10 @@ class Book:
         page = self._pages.pop(rollout_id, None)
         if page is not None:
             page.closed = True
-            ids = self._on_route.get(_object(page.rollout), set())
-            ids.discard(rollout_id)
-            if not ids:
-                self._on_route.pop(_object(page.rollout), None)
+            where = _object(page.rollout)
+            ids = tuple(one for one in self._on_route.pop(where, ()) if one != rollout_id)
+            if ids:
+                self._on_route[where] = ids
 
     def clear(self) -> None:
         """Forget everything (the lease is gone)."""

@@ -1,5 +1,7 @@
 """The routes of active rollouts as last read: a watch says when to read again."""
 
+from dataclasses import dataclass
+
 from bot.ports.clock import Clock
 from bot.ports.mesh import Mesh
 from bot.rollout.model import RouteRef, Target
@@ -8,45 +10,50 @@ from bot.rollout.route import RouteState
 READ_AT_LEAST_EVERY_S = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A route as it was at a moment (monotonic seconds), after so many changes of its object."""
+
+    state: RouteState
+    at: float
+    changes: int
+
+
 class Routes:
     """Readings by route; a watch that has silently died costs a minute, and every raise is tested by the API server."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._read: dict[tuple[str, str, str], dict[str, tuple[float, RouteState]]] = {}
+        self._read: dict[RouteRef, _Reading] = {}
         self._changes: dict[tuple[str, str, str], int] = {}
 
     async def state(self, mesh: Mesh, target: Target) -> RouteState | None:
         """The route as it is, None when it cannot be read now; raises NotFound when it is gone."""
         now, where = self._clock.monotonic(), _object(target.route)
-        known = self._read.get(where, {}).get(target.route.key)
-        if known is not None and now - known[0] < READ_AT_LEAST_EVERY_S:
-            return known[1]
-        changes = self._changes.get(where, 0)
+        known, changes = self._read.get(target.route), self._changes.get(where, 0)
+        if known is not None and known.changes == changes and now - known.at < READ_AT_LEAST_EVERY_S:
+            return known.state
         state = await mesh.read(target)
         if changes == self._changes.get(where, 0):
-            self._keep(target, now, state)
+            self._read[target.route] = _Reading(state, now, changes)
         return state
 
     def put(self, target: Target, state: RouteState) -> None:
         """A reading made elsewhere, such as after a write."""
-        self._keep(target, self._clock.monotonic(), state)
+        changes = self._changes.get(_object(target.route), 0)
+        self._read[target.route] = _Reading(state, self._clock.monotonic(), changes)
 
     def changed(self, route: RouteRef) -> None:
         """Read this object's routes again at the next look."""
         where = _object(route)
         self._changes[where] = self._changes.get(where, 0) + 1
-        self._read.pop(where, None)
 
     def forget(self, target: Target) -> None:
-        self._read.get(_object(target.route), {}).pop(target.route.key, None)
+        self._read.pop(target.route, None)
 
     def clear(self) -> None:
         self._read.clear()
         self._changes.clear()
-
-    def _keep(self, target: Target, at: float, state: RouteState) -> None:
-        self._read.setdefault(_object(target.route), {})[target.route.key] = (at, state)
 
 
 def _object(route: RouteRef) -> tuple[str, str, str]:

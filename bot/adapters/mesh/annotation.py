@@ -6,6 +6,7 @@ such a text would never hold.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,14 +61,14 @@ def mark_of(manifest: Mapping[str, Any]) -> Mark | None:
         return None
     try:
         return Mark(
-            rollout=str(fields["rollout"]),
+            rollout=sys.intern(str(fields["rollout"])),
             revision=int(fields["revision"]),
             weight_percent=int(fields["weight"]),
-            phase=str(fields["phase"]),
-            service=str(fields.get("service", "")),
+            phase=sys.intern(str(fields["phase"])),
+            service=sys.intern(str(fields.get("service", ""))),
             stable=str(fields.get("stable", "")),
             canary=str(fields.get("canary", "")),
-            route=str(fields.get("route", "")),
+            route=sys.intern(str(fields.get("route", ""))),
             inserted=bool(fields.get("inserted", False)),
             reason=str(fields.get("reason", "")),
         )

@@ -62,7 +62,7 @@ class IstioMesh:
         self._surveyor = Surveyor(kube, self._api, field_manager)
         self._seen: dict[str, Seen] = {}
         self._subsets: dict[str, Subsets] = {}
-        self._sending_to: dict[str, set[tuple[str, str]]] = {}
+        self._sending_to: dict[str, tuple[tuple[str, str], ...]] = {}
         self._listeners: list[asyncio.Queue[RouteRef]] = []
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -76,9 +76,8 @@ class IstioMesh:
         NotFound: object or route are gone and the canary gets nothing by it; Permanent: it cannot be told which route
         it is although the canary still gets something; Transient: the API server is away.
         """
-        return self._served(
-            virtualservice.state(await self._watched(target) or await self._get(target), target), target
-        )
+        state = await self._watched(target)
+        return self._served(state or virtualservice.state(await self._get(target), target), target)
 
     async def write(self, target: Target, change: SetWeight) -> RouteState:
         """Apply one change and read it back.
@@ -100,12 +99,17 @@ class IstioMesh:
         told = []
         for destination in (target.stable.destination, target.canary.destination):
             host = fqdn(destination.host, namespace)
-            self._sending_to.setdefault(host, set()).add((namespace, target.route.name))
+            key, sending = (namespace, target.route.name), self._sending_to.get(host, ())
+            if key not in sending:
+                self._sending_to[host] = (*sending, key)
             within = {namespace, (service_of(host) or ("", namespace))[1]}
             known = [subsets for scope, subsets in self._subsets.items() if not scope or scope in within]
             losses = [subsets.lost(host, destination.subset, within) for subsets in known]
             told.append(losses[0] if losses and all(losses) else "")
-        return replace(state, stable_lost=state.stable_lost or told[0], canary_lost=told[1])
+        stable_lost = state.stable_lost or told[0]
+        if (stable_lost, told[1]) == (state.stable_lost, state.canary_lost):
+            return state
+        return replace(state, stable_lost=stable_lost, canary_lost=told[1])
 
     async def resolved(self, target: Target) -> Target:
         """What stands behind the sides of a target that was read from a mark."""
@@ -213,12 +217,12 @@ class IstioMesh:
             for listener in self._listeners:
                 listener.put_nowait(RouteRef(NAME, namespace, name))
 
-    async def _watched(self, target: Target) -> dict[str, Any] | None:
+    async def _watched(self, target: Target) -> RouteState | None:
         seen = self._scope(target)
         if seen is None:
             return None
         await seen.settled(_LISTED_WITHIN_S)
-        return seen.manifest(target.route.namespace, target.route.name)
+        return seen.state(target)
 
     def _scope(self, target: Target) -> Seen | None:
         return self._seen.get(target.route.namespace) or self._seen.get("")

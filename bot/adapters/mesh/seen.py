@@ -2,27 +2,54 @@
 
 import asyncio
 import json
+import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from bot.adapters.kubernetes import Change, Manifest, Snapshot, key_of
-from bot.adapters.mesh import annotation
+from bot.adapters.mesh import annotation, virtualservice
 from bot.adapters.mesh.virtualservice import PROTOCOLS
+from bot.rollout.model import Target
+from bot.rollout.route import RouteState
 
 Key = tuple[str, str]
+_WINDOW = -12
+_TYPICAL = (
+    b'{"metadata":{"name":"","namespace":"","uid":"","resourceVersion":"","annotations":{"canary-bot.dev/rollout":'
+    b'"{\\"rollout\\":\\"\\",\\"revision\\":1,\\"weight\\":5,\\"phase\\":\\"Progressing\\",\\"service\\":\\"\\",'
+    b'\\"namespace\\":\\"\\",\\"host\\":\\".svc.cluster.local\\",\\"stable\\":\\".svc.cluster.local/v1\\",'
+    b'\\"canary\\":\\".svc.cluster.local/v2\\",\\"route\\":\\"http/primary\\",\\"match\\":\\"\\",\\"total\\":100,'
+    b'\\"reason\\":\\"\\"}"},"managedFields":[{"manager":"kubectl","time":"2026-","fieldsV1":{"f:spec":{"f:http":{}}}},'
+    b'{"manager":"canary-bot","time":"2026-","fieldsV1":{"f:spec":{"f:http":{}}}}]},"spec":{"http":[{"name":"primary",'
+    b'"match":[{"uri":{"prefix":"/"}}],"route":[{"destination":{"host":".svc.cluster.local","subset":"v1"},"weight":95},'
+    b'{"destination":{"host":".svc.cluster.local","subset":"v2"},"weight":5}]}]}}'
+)
+"""What most objects have in common need not be kept of each."""
+
+
+@dataclass(slots=True)
+class _Object:
+    """An object's resourceVersion and, when it bears our mark, the object cut down, packed; the last reading of it is
+    kept with the target that it was made for."""
+
+    version: str
+    cut: bytes | None = None
+    target: Target | None = None
+    state: RouteState | None = None
 
 
 class Seen:
-    """One scope's objects by namespace and name: their resourceVersion, and those with our mark cut down, as text.
+    """One scope's objects by namespace and name: their resourceVersion, and of those with our mark what readings need.
 
     A whole VirtualService is several kilobytes in memory, and ten thousand of them more than the rest of the bot.
     Nothing is known before a snapshot is complete, nor while the watch is broken.
     """
 
     def __init__(self) -> None:
-        self._versions: dict[Key, str] = {}
-        self._cut: dict[Key, bytes] = {}
+        self._objects: dict[Key, _Object] = {}
         self._listed: set[Key] = set()
         self._begun = False
         self._known = False
@@ -37,18 +64,30 @@ class Seen:
 
     def manifest(self, namespace: str, name: str) -> Manifest | None:
         """The object with what `virtualservice.state` reads of it; None when it is not known here, or bears no mark."""
-        text = self._cut.get((namespace, name)) if self._known else None
-        return None if text is None else json.loads(text)
+        known = self._objects.get((namespace, name)) if self._known else None
+        return None if known is None or known.cut is None else _unpacked(known.cut)
+
+    def state(self, target: Target) -> RouteState | None:
+        """The reading of a route, the same as long as its object is; None as `manifest`. Raises as
+        `virtualservice.state`."""
+        known = self._objects.get((target.route.namespace, target.route.name)) if self._known else None
+        if known is None or known.cut is None:
+            return None
+        if known.state is None or known.target is not target:
+            known.state = virtualservice.state(_unpacked(known.cut), target)
+            known.target = target
+            known.version = known.state.resource_version
+        return known.state
 
     def listed(self, told: Snapshot) -> Sequence[Key]:
         """Take in a page; the objects that differ from what was known, none for the first list."""
         if told.first:
             self._listed = set()
             self._settled.clear()
-        changed = [key for item in told.items if self._put(key := key_of(item), item, listed=True) and self._begun]
+        changed = [key for item in told.items if self._put(key := _key(item), item, listed=True) and self._begun]
         self._listed.update(key_of(item) for item in told.items)
         if told.last:
-            gone = self._versions.keys() - self._listed
+            gone = self._objects.keys() - self._listed
             for key in gone:
                 self._drop(key)
             changed += gone
@@ -59,7 +98,7 @@ class Seen:
 
     def changed(self, told: Change) -> Sequence[Key]:
         """Take in a change; its object, unless it is known already."""
-        key = key_of(told.object)
+        key = _key(told.object)
         if told.kind == "DELETED":
             self._drop(key)
             return (key,)
@@ -68,7 +107,7 @@ class Seen:
     def read(self, manifest: Manifest) -> None:
         """Take in a reading that was made past the watch: its echo is no news."""
         if self._begun:
-            self._put(key_of(manifest), manifest)
+            self._put(_key(manifest), manifest)
 
     def broken(self) -> None:
         """Until the next snapshot nothing is known of what happens."""
@@ -78,24 +117,36 @@ class Seen:
     def _put(self, key: Key, manifest: Manifest, *, listed: bool = False) -> bool:
         """False when this state, or a later one, is known. A list is right: a server may have been set back."""
         version = str(manifest["metadata"].get("resourceVersion") or "")
-        before = self._versions.get(key, "")
+        known = self._objects.get(key)
+        before = known.version if known is not None else ""
         if version and (version == before or (not listed and _older(version, before))):
             return False
-        self._versions[key] = version
-        if annotation.text_of(manifest) is None:
-            self._cut.pop(key, None)
-        else:
-            self._cut[key] = json.dumps(_cut(manifest), separators=(",", ":")).encode()
+        marked = annotation.text_of(manifest) is not None
+        self._objects[key] = _Object(version, _packed(_cut(manifest)) if marked else None)
         return True
 
     def _drop(self, key: Key) -> None:
-        self._versions.pop(key, None)
-        self._cut.pop(key, None)
+        self._objects.pop(key, None)
+
+
+def _key(manifest: Manifest) -> Key:
+    namespace, name = key_of(manifest)
+    return sys.intern(namespace), sys.intern(name)
 
 
 def _older(version: str, other: str) -> bool:
     """Versions that are numbers rise, as Kubernetes 1.35 promises; of others nobody can tell."""
     return version.isdecimal() and other.isdecimal() and int(version) < int(other)
+
+
+def _packed(manifest: Manifest) -> bytes:
+    packing = zlib.compressobj(wbits=_WINDOW, memLevel=4, zdict=_TYPICAL)
+    return packing.compress(json.dumps(manifest, separators=(",", ":")).encode()) + packing.flush()
+
+
+def _unpacked(packed: bytes) -> Manifest:
+    found: Manifest = json.loads(zlib.decompressobj(wbits=_WINDOW, zdict=_TYPICAL).decompress(packed))
+    return found
 
 
 def _cut(manifest: Mapping[str, Any]) -> Manifest:

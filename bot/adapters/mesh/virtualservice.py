@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -145,7 +146,7 @@ def state(manifest: Manifest, target: Target) -> RouteState:
     gone = "" if stable else f"{target.stable.label} is no longer a destination of the route"
     changed = match_digest(place.route) != target.route.match
     return RouteState(
-        uid=str(manifest["metadata"].get("uid", "")),
+        uid=_uid(manifest, target),
         resource_version=str(manifest["metadata"].get("resourceVersion", "")),
         stable_weight=stable.weight if stable else 0,
         canary_weight=canary.weight if canary else None,
@@ -161,6 +162,12 @@ def state(manifest: Manifest, target: Target) -> RouteState:
     )
 
 
+def _uid(manifest: Manifest, target: Target) -> str:
+    """The object's, in the target's own text when it is the same: there are thousands of both."""
+    uid = str(manifest["metadata"].get("uid", ""))
+    return target.route.uid if uid == target.route.uid else uid
+
+
 def last_writer(manifest: Manifest, field: str) -> str:
     """The field manager of the last write to a field of the spec: that of the routes, http, tcp or tls, is a list which
     managedFields treat as one. "" when nobody is known."""
@@ -169,7 +176,7 @@ def last_writer(manifest: Manifest, field: str) -> str:
         for entry in manifest.get("metadata", {}).get("managedFields") or ()
         if not entry.get("subresource") and f"f:{field}" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
     ]
-    return max(owners, default=("", ""))[1]
+    return sys.intern(max(owners, default=("", ""))[1])
 
 
 def sides_in(place: Place, target: Target) -> tuple[Weighed | None, Weighed | None]:

@@ -1,5 +1,6 @@
 """What is remembered of VirtualServices that a watch has shown, and what counts as news."""
 
+from dataclasses import replace
 from typing import Any
 
 from bot.adapters.kubernetes import Change, Snapshot
@@ -33,6 +34,25 @@ def test_what_is_kept_reads_like_the_whole_object() -> None:
     assert kept is not None
     assert virtualservice.state(kept, target) == virtualservice.state(manifest, target)
     assert "fault" not in kept["spec"]["http"][0]
+
+
+def test_a_route_is_read_once_as_long_as_its_object_is_the_same() -> None:
+    """The same reading is given again, a new one after a change and for another target, none while nothing is known."""
+    manifest, target = _marked()
+    seen = Seen()
+    seen.listed(Snapshot((manifest,)))
+    first = seen.state(target)
+    assert first == virtualservice.state(manifest, target)
+    assert seen.state(target) is first
+    other = replace(target, route=replace(target.route, match="edited"))
+    assert seen.state(other) == virtualservice.state(manifest, other) != first
+    assert seen.state(target) == first
+    seen.changed(Change("MODIFIED", _at(_marked(weight=20)[0], 8)))
+    again = seen.state(target)
+    assert again is not None
+    assert (again.canary_weight, again.resource_version) == (20, "8")
+    seen.broken()
+    assert seen.state(target) is None
 
 
 def test_nothing_is_known_before_the_last_page_nor_while_the_watch_is_broken() -> None:
