@@ -36,7 +36,7 @@ class Page:
     dirty: bool = False
     taken_over: bool = False
     unsure: Attempt | None = None
-    answered: set[str] = field(default_factory=set)
+    answered: frozenset[str] = frozenset()
     closed: bool = False
     due_at: float | None = None
     inbox_read: bool = False

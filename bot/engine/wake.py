@@ -145,7 +145,7 @@ class Wake:
         requests = await self._new_requests(page)
         for request in requests:
             if request.id not in page.answered:
-                page.answered.add(request.id)
+                page.answered |= {request.id}
                 look |= await self._feed(page, request)
         try:
             if not page.rollout.phase.final:
@@ -215,7 +215,7 @@ class Wake:
         except (Transient, Permanent) as error:
             self.world.telemetry.line("inbox-not-cleared", rollout=page.rollout.id, error=str(error))
         else:
-            page.answered.difference_update(request.id for request in requests)
+            page.answered -= {request.id for request in requests}
 
     async def _advance(self, page: Page, look: bool) -> None:
         """What time brings: the start, a look at the gates, or only the clock."""
