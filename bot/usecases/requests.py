@@ -25,11 +25,7 @@ async def resolve(desk: Desk, text: str) -> Rollout:
     if named is not None and not named.phase.final:
         return named
     active = await desk.rollouts.outlines()
-    matches = (
-        [one for one in active if one.id == text]
-        or [one for one in active if one.service == text]
-        or [one for one in active if one.id.startswith(text)]
-    )
+    matches = [one for one in active if one.service == text] or [one for one in active if one.id.startswith(text)]
     if len(matches) == 1:
         return await desk.rollouts.load(matches[0].id)
     if matches:

@@ -44,14 +44,18 @@ class _Known:
     in_order: tuple[Outline, ...] | None = None
 
     def put(self, name: str, found: "Rollout | Unreadable", wake_at: float) -> None:
-        """One active rollout as it is now."""
-        self.drop(name)
-        if isinstance(found, Unreadable):
-            self.unread[name] = str(found)
-        elif not found.phase.final:
-            self.outlines[name] = Outline.of(found)
-            if self.whole is not None:
-                self.whole[name] = found, wake_at
+        """One active rollout as it is now. Most changes show in no outline."""
+        if isinstance(found, Unreadable) or found.phase.final:
+            self.drop(name)
+            if isinstance(found, Unreadable):
+                self.unread[name] = str(found)
+            return
+        self.unread.pop(name, None)
+        if self.outlines.get(name) != (outline := Outline.of(found)):
+            self.outlines[name] = outline
+            self.in_order = None
+        if self.whole is not None:
+            self.whole[name] = found, wake_at
 
     def drop(self, name: str) -> None:
         """One that is active no more."""
