@@ -50,7 +50,7 @@ class Times:
     """Seconds: between looks and scrapes, before the window, the window itself, for the bad ones, and of the burst."""
 
     every_s: int = 15
-    settle_s: float = 20.0
+    settle_s: float = 120.0
     window_s: float = 60.0
     bad_within_s: float = 60.0
     burst_s: float = 30.0
@@ -89,6 +89,7 @@ async def measured(size: int, times: Times) -> dict[str, Any]:
         await asyncio.sleep(times.window_s)
         after = await _counted(fleet)
         window_s = time.monotonic() - began
+        rss_mib = max(one.rss_mib() for one in fleet.each)
         minutes = size * window_s / 60
         late = _between(before["late"], after["late"])
         to_zero = await _to_zero(made, answers, times.bad_within_s)
@@ -101,7 +102,8 @@ async def measured(size: int, times: Times) -> dict[str, Any]:
             "queries_per_rollout_minute": (after["queries"] - before["queries"]) / minutes,
             "api_calls_per_rollout_minute": (after["kube"] - before["kube"]) / minutes,
             "cpu_fraction": max(now - was for was, now in zip(before["cpu_s"], after["cpu_s"], strict=True)) / window_s,
-            "rss_mib": max(one.rss_mib() for one in fleet.each),
+            "rss_mib": rss_mib,
+            "rss_burst_mib": max(one.rss_mib() for one in fleet.each),
             "start_s": start_s,
             "ack_p99_s": percentile(acks, 99),
             "looked_s": looked_s,
