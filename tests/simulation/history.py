@@ -543,6 +543,7 @@ class History:
                 self.breaks("unannounced", f"{name}: nobody was told that the object is another one")
         for move in self.moves:
             self._announced(move)
+        self._ends_told_once()
         for drift in self._drifted:
             self._drift_told(drift)
         if outbox_left:
@@ -653,6 +654,17 @@ class History:
             for line in self.store.audits
         ):
             self.breaks("unannounced", f"{move.rollout}: {move.was}% -> {move.weight}% is not in the audit")
+
+    def _ends_told_once(self) -> None:
+        """An end is said to everybody once, unless the store forgot in between that it had been."""
+        told: dict[str, float] = {}
+        for one in self.told:
+            if one.message.kind is not MessageKind.FINAL and "lost the record" not in one.message.text:
+                continue
+            before = told.get(one.rollout)
+            if before is not None and not any(before <= until and since <= one.at for since, until in self._forgotten):
+                self.breaks("broken", f"{one.rollout}: its end was told again: {one.message.text[:80]}")
+            told[one.rollout] = one.at
 
     def _drift_told(self, drift: Drift) -> None:
         """Rule 8: people are told of it, or by then it has been settled, goes back, or has ended. A watch that has died

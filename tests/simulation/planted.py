@@ -281,7 +281,7 @@ PLANTS: Mapping[str, Plant] = {
     ),
     "to 0 only once": Plant(3, "late_rollbacks", "never at 0", Wake, "_write", _zero_once_only, 400),
     "no measurement is a FAIL": Plant(4, "broken", "rule 4", judging, "deciding", _errors_fail),
-    "a lost ring stays lost": Plant(5, "lost", "", Engine, "_each_round", _lost_rings_stay_lost, 400),
+    "a lost ring stays lost": Plant(5, "lost", "", Engine, "_each_round", _lost_rings_stay_lost, 2000),
     "nothing is loaded": Plant(5, "lost", "", Engine, "gained", _nothing_is_loaded, 400),
     "nobody fences": Plant(5, "raised_wrongly", "before it had", Wake, "_take_over", _no_fence, 400),
     "a bake counts four times": Plant(5, "lost", "rule 5", looking, "progress", _bakes_fast),
@@ -304,8 +304,8 @@ PLANTS: Mapping[str, Plant] = {
         5, "raised_wrongly", "nobody resumed it", _recovery_module(), "held_in_memory", _goes_on_unasked, 400
     ),
     "a deleted route is nothing": Plant(
-        8, "unannounced", "was told to nobody", Measure, "route", _gone_is_nothing, 400
+        8, "unannounced", "was told to nobody", Measure, "route", _gone_is_nothing, 2000
     ),
-    "a clock set back blinds": Plant(9, "broken", "rule 9", _wake_module(), "look_due", _clock_set_back_blinds, 400),
+    "a clock set back blinds": Plant(9, "broken", "rule 9", _wake_module(), "look_due", _clock_set_back_blinds, 2000),
 }
 """Name -> fault. A rule has several where it has several guards."""

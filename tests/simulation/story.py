@@ -21,7 +21,7 @@ GIVEN_UP_S = 200.0
 BAD_FOR_S = 25.0
 SERVICES = ("store", "api", "metrics", "chat")
 MISHAPS = (
-    *("kill",) * 4, *("blade",) * 6, *("stall",) * 5, *("stop",) * 3, *("partition",) * 4, *("step",) * 2, "store down",
+    *("kill",) * 4, *("blade",) * 6, *("stall",) * 5, *("stop",) * 3, *("partition",) * 4, *("step",) * 4, "store down",
     "metrics down", *("edit",) * 2, "redeploy", "pods", "stable pods", *("sigterm",) * 2, "scrape gap",
     "wiped", *("rewound",) * 2, *("route deleted",) * 2, "taken out", "canary gone", "stable gone",
 )  # fmt: skip
@@ -184,7 +184,7 @@ class Story:
                 town.cut(bot, set(random.sample(SERVICES, random.randint(1, 3))))
                 self._loop.call_later(random.uniform(1.0, 15.0), town.heal, bot)
             case "step":
-                town.step_clock(bot, random.choice((-60.0, -4.0, -1.0, 1.0, 4.0, 60.0)))
+                town.step_clock(bot, random.choice((-60.0, -60.0, -60.0, -4.0, -1.0, 1.0, 4.0, 60.0)))
             case "sigterm":
                 bot.stopping = True
                 self._history.disturb(bot.name, "told to stop", gone=True)
