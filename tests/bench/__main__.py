@@ -13,6 +13,7 @@ from tests.bench.load import load
 from tests.bench.looks import looks
 from tests.bench.pure import decide
 from tests.bench.pure import judge as judging
+from tests.bench.reading import reading
 from tests.bench.series import series
 from tests.bench.wake import wake
 
@@ -23,6 +24,7 @@ BENCHES: dict[str, Bench] = {
     "judging": judging,
     "series": series,
     "looks": looks,
+    "reading": reading,
     "judge": judge,
     "load": load,
 }

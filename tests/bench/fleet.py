@@ -49,6 +49,11 @@ def names(count: int) -> list[str]:
     return [f"svc-{number:05d}" for number in range(count)]
 
 
+def rollouts_of(services: Sequence[str], known: Catalog) -> list[Rollout]:
+    """A rollout of each, as `settle` puts them into the store."""
+    return [_rollout(_virtual_service(name), number, known) for number, name in enumerate(services)]
+
+
 async def settle(kube_url: str, redis_url: str, services: Sequence[str], every_s: int, shards: int = 1) -> None:
     """Put pods, routes with our mark and 5% for the canary, and records that say so, where they belong."""
     store = RedisStore(redis_url, shards=shards)
