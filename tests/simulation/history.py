@@ -184,7 +184,7 @@ class History:
         self._ended: set[str] = set()
         self._decided: set[tuple[str, str, int]] = set()
         self._back_known: set[str] = set()
-        self._of_others: set[str] = set()
+        self._of_others: dict[str, str] = {}
         self._drifts: dict[str, Drift] = {}
         self._drifted: list[Drift] = []
         self._posts: dict[tuple[str, bool], list[float]] = {}
@@ -271,7 +271,7 @@ class History:
             self._decided.add((who, rollout.id, effect.mark.revision))
             if effect.direction is Direction.RAISE:
                 self._fresh(who, rollout, event)
-                self._unbound(rollout)
+                self._unbound(who, rollout)
                 hurried = bool(rollout.hurry or rollout.override)
                 self._raises[rollout.id, effect.mark.revision] = (rollout, hurried)
             if rollout.override and (effect.direction is Direction.RAISE or effect.mark.phase == Phase.PROMOTED.value):
@@ -281,14 +281,17 @@ class History:
                     self._back_since.setdefault(rollout.id, self.now())
                     self._back_by.setdefault(rollout.id, who)
                 if self._made_again(after):
-                    self._of_others.add(rollout.id)
-                elif self.weight_of(rollout.target) and not self._of_another(rollout):
+                    self._of_others[rollout.id] = who
+                elif self.weight_of(rollout.target) and not self._of_another(rollout) and not self._over(rollout):
                     self._back_pending.setdefault(rollout.id, (self.now(), who))
 
-    def _unbound(self, rollout: Rollout) -> None:
-        """Who decided to go back was killed before anything of that arrived anywhere: nobody can know of it, and
-        another holder has asked the gates itself."""
-        if self._back_by.get(rollout.id) in self._killed and rollout.id not in self._back_known:
+    def _unbound(self, who: str, rollout: Rollout) -> None:
+        """Who decided to go back was killed, or another has the lease, before anything of that arrived anywhere: nobody
+        else can know of it, and the other holder has asked the gates itself."""
+        decider = self._back_by.get(rollout.id)
+        if (
+            decider in self._killed or (decider != who and self._has_lease(who))
+        ) and rollout.id not in self._back_known:
             self._back_since.pop(rollout.id, None)
             self._back_by.pop(rollout.id, None)
             self._back_pending.pop(rollout.id, None)
@@ -304,6 +307,13 @@ class History:
         manifest = self.manifest_of(("shop", rollout.target.service))
         mark = annotation.mark_of(manifest) if manifest else None
         return mark is not None and mark.rollout != rollout.id
+
+    def _over(self, rollout: Rollout) -> bool:
+        """Its end stands on the route: a holder that was cut off decides on what others have ended, and the weight that
+        is there now is somebody else's."""
+        manifest = self.manifest_of(("shop", rollout.target.service))
+        mark = annotation.mark_of(manifest) if manifest else None
+        return mark is not None and mark.rollout == rollout.id and annotation.is_final(mark.phase)
 
     def _fresh(self, who: str, rollout: Rollout, event: Event) -> None:
         """Rule 5: a new holder raises on what it has seen itself."""
@@ -456,6 +466,8 @@ class History:
                 self._may_be_gone.add(name)
             elif since == -inf and record is not None and not record.rollout.phase.final:
                 self._unresumed[name] = self.now()
+            if self._unresumed.get(name, -inf) >= since > -inf:
+                del self._unresumed[name]
             if self._back_since.get(name, inf) >= since:
                 self._back_since.pop(name, None)
                 self._back_pending.pop(name, None)
@@ -538,7 +550,9 @@ class History:
             record = self.store.rollouts.records.get(name)
             if record is not None and record.rollout.phase is not Phase.PROMOTED:
                 self.breaks("late_rollbacks", f"{name}: decided to go back at {since:.1f} s, and never at 0")
-        for name in sorted(self._of_others):
+        for name, who in sorted(self._of_others.items()):
+            if who in self._ended and name in self._may_be_gone and name not in self.store.rollouts.records:
+                continue
             if not any(one.rollout == name and "made again" in one.message.text for one in self.told):
                 self.breaks("unannounced", f"{name}: nobody was told that the object is another one")
         for move in self.moves:
