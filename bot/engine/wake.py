@@ -24,7 +24,7 @@ from bot.rollout.effects import Effect, Message, MessageKind, SetWeight, Tone
 from bot.rollout.events import Due, Event, Request, RouteGone, TookOver, WriteFailed, Written
 from bot.rollout.machine import IllegalEvent, decide
 from bot.rollout.model import Direction, Phase, Rollout, Target
-from bot.rollout.wake import look_due
+from bot.rollout.wake import RETRY_S, look_due
 from bot.rollout.writes import MOVED
 
 LOOKED_AT = frozenset({Phase.PROGRESSING, Phase.AWAITING_APPROVAL, Phase.HOLDING})
@@ -414,6 +414,8 @@ class Wake:
             wake_at = min(wake_at, now + UNSAVED_RETRY_S) if unsaved else wake_at
             if rollout.phase in LOOKED_AT:
                 wake_at = min(wake_at, _next_look(page, now))
+            elif rollout.phase is Phase.ROLLING_BACK:
+                wake_at = min(wake_at, now + max(RETRY_S))
             if rollout.phase in LOOKED_AT and rollout.approval is None and not unsaved:
                 wake_at = shared_moment(wake_at, rollout.rules.check_every_s, self.active())
             page.due_at = max(wake_at, now + SOONEST_S)
@@ -457,9 +459,10 @@ def _look_due(page: Page, now: float) -> bool:
 
 
 def _next_look(page: Page, now: float) -> float:
-    """When the next look begins (epoch seconds): in time, but with a pause after one that took very long."""
+    """When the next look begins (epoch seconds): in time, but with a pause after one that took very long. A look that
+    began after `now` began before the clock was set back, and puts off nothing."""
     every_s = page.rollout.rules.check_every_s
-    begun_at = now if page.looked_at is None else page.looked_at
+    begun_at = now if page.looked_at is None else min(now, page.looked_at)
     return max(begun_at + every_s, now + every_s * PAUSE)
 
 

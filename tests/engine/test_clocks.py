@@ -1,8 +1,10 @@
 """Somebody sets the wall clock of the bot's machine while a rollout bakes; Prometheus' clock goes on as it was."""
 
+from typing import Any
+
 import pytest
 
-from bot.rollout.model import HoldReason, Phase
+from bot.rollout.model import HoldReason, Phase, Rollout
 from bot.usecases.requests import put
 from tests.engine.stage import ADA, HOST, Stage, stage
 from tests.engine.test_stories import started
@@ -18,6 +20,20 @@ def set_wall_clock(made: Stage, seconds: float) -> None:
     made.clock.step_wall(seconds)
     for key, moment in made.timeline.moments.items():
         made.timeline.at(key, min(moment, moment + seconds))
+
+
+async def set_back_at_a_save(made: Stage, phase: Phase) -> None:
+    """Play until a record in this phase is saved, and set the clock back by an hour at that moment."""
+    save, left = made.store.rollouts.save, [-HOUR]
+
+    async def saved(rollout: Rollout, *rest: Any, **more: Any) -> None:
+        if left and rollout.phase is phase:
+            set_wall_clock(made, left.pop())
+        await save(rollout, *rest, **more)
+
+    made.store.rollouts.save = saved  # type: ignore[method-assign]
+    await made.play(20, until=lambda: not left)
+    assert not left
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["forward", "back"])
@@ -50,6 +66,32 @@ async def test_gates_are_asked_at_their_pace_whatever_the_clock_says(seconds: fl
         await made.play(10)
         looks = sum(query.promql.startswith("istio_requests_total") for query in made.metrics.asked)
         assert looks >= 8, looks
+
+
+async def test_a_clock_that_is_set_back_in_the_middle_of_a_wake_up_puts_off_no_look() -> None:
+    """Between a look and the setting of the next one, when no wake-up is set that the timeline could set anew."""
+    async with stage() as made:
+        await started(made, "10%:60s, 100%:4s")
+        await made.play(12, until=lambda: made.weights() == [10])
+        made.cluster.change("payments-v2", template="hash-2", images=("sha256:2",))
+        await set_back_at_a_save(made, Phase.HOLDING)
+        made.metrics.asked.clear()
+        await made.play(10)
+        looks = sum(query.promql.startswith("istio_requests_total") for query in made.metrics.asked)
+        assert looks >= 8, looks
+
+
+async def test_a_clock_that_is_set_back_in_the_middle_of_a_wake_up_puts_off_no_way_to_0() -> None:
+    """The API server refused the first try, and the clock was an hour ahead then: the next ones come at their pace."""
+    async with stage() as made:
+        await started(made, "10%:600s, 100%:4s")
+        await made.play(12, until=lambda: made.weights() == [10])
+        await made.play(5)
+        made.mesh.fail("transient", on="write")
+        made.metrics.behave(HOST, "v2", fail=0.5)
+        await set_back_at_a_save(made, Phase.ROLLING_BACK)
+        await made.play(10)
+        assert made.mesh.weights("payments") == (100, 0)
 
 
 async def test_a_canary_that_fails_after_the_clock_was_set_right_goes_back_at_once() -> None:

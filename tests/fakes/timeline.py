@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from tests.fakes.clock import FakeClock
 
 _SAME_MOMENT_S = 1e-6
+_SET_BY_S = 1e-3
+"""Less is the inexactness of floats, not a clock that was set."""
 
 
 class FakeTimeline:
@@ -45,15 +47,19 @@ class FakeTimeline:
         return {key: when for key, (when, _) in self._moments.items()}
 
     async def advance(self, seconds: float, *, max_rings: int = 100_000) -> None:
-        """Move time by `seconds`, ringing every key that comes due on the way, also those set meanwhile.
+        """Move time by `seconds`, ringing every key that comes due on the way, also those set meanwhile. It takes as
+        long when somebody sets the wall clock on the way.
 
         Raises:
             AssertionError: more than `max_rings` rings, which means that something sets itself again in the past.
         """
-        end = self._clock.now() + seconds
+        end, apart = self._clock.now() + seconds, self._clock.now() - self._clock.monotonic()
         rings = 0
         await self._settled()
         while True:
+            stepped = self._clock.now() - self._clock.monotonic() - apart
+            if abs(stepped) > _SET_BY_S:
+                end, apart = end + stepped, apart + stepped
             key, when = self._next()
             sleeper_s = self._clock.next_sleeper_s
             wakes = None if sleeper_s is None else self._clock.now() + sleeper_s
