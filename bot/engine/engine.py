@@ -317,7 +317,6 @@ class Engine:
         return page.rollout if page else None
 
     async def _work(self, rollout_id: str) -> None:
-        self._recovery.before_wake(self._book.page(rollout_id))
         await self._wake(rollout_id)
         if self._broken.pop(rollout_id, 0) >= BROKEN_AFTER:
             self._paging.send(Page(f"{rollout_id}:broken", f"{rollout_id} is watched again", resolved=True))

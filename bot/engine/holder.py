@@ -182,6 +182,8 @@ class Holder:
         if wiped and self._leading:
             self._telemetry.line("store-wiped")
             await self._moves.wiped()
+        elif wiped:
+            await self._stop_taking_up()
         await self._take_up()
 
     async def _take_up(self) -> None:

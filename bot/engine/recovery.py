@@ -6,7 +6,7 @@ Redis was wiped, or a fail-over lost what was new. Each is held (`recovered`) an
 import asyncio
 from collections.abc import Callable
 
-from bot.engine.book import Book, Page
+from bot.engine.book import Book
 from bot.engine.rest import rest
 from bot.engine.world import World
 from bot.errors import Conflict, NotFound, Permanent, Transient
@@ -44,31 +44,26 @@ class Recovery:
         self._said = said
         self._mine = mine
         self._told: dict[str, str] = {}
-        self._from_memory: set[str] = set()
         self._look_now = asyncio.Event()
 
     def forget(self) -> None:
         """Another process looks now."""
         self._told.clear()
-        self._from_memory.clear()
 
     def wiped(self) -> None:
-        """The store has lost its data while we held the lease: each rollout in memory is held at its next wake-up, and
-        the marks are read for those that are not in it yet."""
-        self._look_now.set()
-        rollouts = self._book.rollouts()
-        self._from_memory = {rollout.id for rollout in rollouts}
-        for rollout in rollouts:
-            self._ring(rollout.id)
+        """The store has lost its data while we held the lease: each rollout in memory is held and has all of it saved
+        again, and the marks are read for those that are not in it yet.
 
-    def before_wake(self, page: Page | None) -> None:
-        """Called by a rollout's worker: hold it when the store has lost it, and have all of it saved again."""
-        if page is None or page.rollout.id not in self._from_memory:
-            return
-        self._from_memory.discard(page.rollout.id)
-        page.turn(held_in_memory(page.rollout, self._world.clock.now()))
-        page.dirty = True
-        self._world.telemetry.line("kept-from-memory", rollout=page.rollout.id, weight=page.rollout.weight_percent)
+        Held at once, whatever its worker is doing: under the new lease the store takes what it is given, and who reads
+        that after our death has to find the hold. So a save of before is not repeated either.
+        """
+        self._look_now.set()
+        for page in self._book.pages():
+            page.turn(held_in_memory(page.rollout, self._world.clock.now()))
+            page.unsure = None
+            page.dirty = True
+            self._world.telemetry.line("kept-from-memory", rollout=page.rollout.id, weight=page.rollout.weight_percent)
+            self._ring(page.rollout.id)
 
     async def run(self) -> None:
         """Look for ever."""

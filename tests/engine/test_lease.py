@@ -159,3 +159,20 @@ async def test_a_task_that_swallows_its_cancellation_does_not_hold_up_the_lease(
                 await asyncio.sleep(0.01)
         assert swallowed == 2
         assert any(line == "task-goes-on" for line, _ in made.telemetry.lines)
+
+
+async def test_what_was_being_loaded_when_the_store_forgot_everything_is_loaded_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Records read before that would be taken for what the store knows, and nothing would hold them."""
+    monkeypatch.setattr("bot.engine.holder.RENEW_EVERY_S", 0.01)
+    clock = FakeClock()
+    store, moves = FakeStore(clock), Loading()
+    holder = Holder(store.leases, clock, FakeTelemetry(), "slow", moves, lambda page: None)
+    await holder.round()
+    store.wipe()
+    await holder.round()
+    moves.loaded.set()
+    await holder.round()
+    assert holder.leading
+    assert moves.told == ["loading", "loading", "gained"]
