@@ -71,6 +71,9 @@ class People:
                 "extend": "5",
                 "restart": "restart",
             }.get(verb, "")
+        if verb == "drift" and revision is None:
+            # There is no word for it, only buttons, drawn for what was found on the route.
+            revision = rollout.revision
         who, desk, name = self._who(person), bot.desk, rollout.id
         if verb == "rollback" and revision is None:
             self._do(bot, verb, lambda: rollback(desk, name, who, "I say so"))
