@@ -103,7 +103,9 @@ class Wake:
                 self.world.timeline.at(rollout_id, self.world.clock.now() + UNSAVED_RETRY_S)
 
     async def _load(self, rollout_id: str) -> Page | None:
-        """A rollout that was created elsewhere, or lost from memory."""
+        """A rollout that was created elsewhere, or lost from memory; none when it was read under another lease, for
+        the store may have forgotten everything since."""
+        token = self.holder.token
         try:
             rollout = await self.world.rollouts.load(rollout_id)
         except NotFound:
@@ -114,6 +116,10 @@ class Wake:
             return None
         except (Transient, Permanent) as error:
             self.world.telemetry.line("record-unread", rollout=rollout_id, error=str(error))
+            return None
+        if self.holder.token != token:
+            if self.holder.leading:
+                self.world.timeline.at(rollout_id, self.world.clock.now() + SOONEST_S)
             return None
         self.quarantine(rollout_id, "")
         if rollout.phase.final:

@@ -60,3 +60,29 @@ async def test_a_wake_up_that_is_under_way_when_the_store_forgets_everything_sav
         assert taken
         assert all(HoldReason.RECOVERED in rollout.hold_reasons for rollout in taken)
         assert any("Extended" in message.text for _, message in made.store.said)
+
+
+async def test_a_record_that_was_read_before_the_store_forgot_everything_is_not_taken_up() -> None:
+    """Its reply came after the holder had noticed that: it is rebuilt from its mark, and held."""
+    async with stage() as made:
+        name = await at_ten(made)
+        load, forgot = made.store.rollouts.load, False
+
+        async def forgetting(rollout_id: str) -> Rollout:
+            nonlocal forgot
+            rollout = await load(rollout_id)
+            if not forgot:
+                forgot = True
+                made.store.wipe()
+                await made.engine._holder.round()
+            return rollout
+
+        made.store.rollouts.load = forgetting  # type: ignore[method-assign]
+        made.engine._book.drop(name)
+        taken = saves(made)
+        await made.engine._wake(name)
+        await made.play(15)
+        assert forgot
+        assert taken
+        assert all(HoldReason.RECOVERED in rollout.hold_reasons for rollout in taken)
+        assert HoldReason.RECOVERED in (await made.rollout(name)).hold_reasons
