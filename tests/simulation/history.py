@@ -41,6 +41,8 @@ RETRY_S = max(PACE_S)
 """The bot's longest pause between two tries of the way to 0."""
 FREEZE_BINDS_AFTER_S = 1.0
 """The freezes are read last of all before a raise; an answer of before may be on its way for as long as a call may."""
+SAVES_AGAIN_S = 2.0
+"""What could not be saved is saved again a second later, and a call for it takes a second at most."""
 BAKE_SLACK_S = 0.5
 LOOKS_WITHIN_S = FAIL_OVER_S + ROUND_S
 SAMPLE_SLACK_S = 0.1
@@ -184,7 +186,7 @@ class History:
         self._ended: set[str] = set()
         self._decided: set[tuple[str, str, int]] = set()
         self._back_known: set[str] = set()
-        self._of_others: dict[str, str] = {}
+        self._of_others: dict[str, tuple[float, str]] = {}
         self._drifts: dict[str, Drift] = {}
         self._drifted: list[Drift] = []
         self._posts: dict[tuple[str, bool], list[float]] = {}
@@ -281,20 +283,29 @@ class History:
                     self._back_since.setdefault(rollout.id, self.now())
                     self._back_by.setdefault(rollout.id, who)
                 if self._made_again(after):
-                    self._of_others[rollout.id] = who
+                    self._of_others.setdefault(rollout.id, (self.now(), who))
                 elif self.weight_of(rollout.target) and not self._of_another(rollout) and not self._over(rollout):
                     self._back_pending.setdefault(rollout.id, (self.now(), who))
 
     def _unbound(self, who: str, rollout: Rollout) -> None:
-        """Who decided to go back was killed, or another has the lease, before anything of that arrived anywhere: nobody
-        else can know of it, and the other holder has asked the gates itself."""
+        """Who decided to go back was killed, or cut off until another had the rollout, before anything of that arrived
+        anywhere: nobody else can know of it, and the other holder has asked the gates itself."""
         decider = self._back_by.get(rollout.id)
-        if (
-            decider in self._killed or (decider != who and self._has_lease(who))
-        ) and rollout.id not in self._back_known:
+        if decider is None or rollout.id in self._back_known:
+            return
+        if decider in self._killed or (decider != who and self._has_lease(who) and self._silenced(decider, rollout.id)):
             self._back_since.pop(rollout.id, None)
             self._back_by.pop(rollout.id, None)
             self._back_pending.pop(rollout.id, None)
+
+    def _silenced(self, decider: str, name: str) -> bool:
+        """It could not save its decision to go back, from then until another had the rollout in hand: stopped, or with
+        saves that failed. Who could have saved it and did not is no excuse for a raise."""
+        since = self._back_since[name]
+        if decider not in self._ended and any(at >= since for at in self._gone.get(decider, ())):
+            return True
+        taken = [at for (who, of), at in self._in_hand_since.items() if of == name and who != decider and at >= since]
+        return self._troubled_until(since, ("store",), (decider,)) >= min(taken, default=since) - SAVES_AGAIN_S
 
     def _made_again(self, rollout: Rollout) -> bool:
         """The object is another one than the rollout steers: nothing is written to it until a person who was told so
@@ -393,8 +404,9 @@ class History:
             self._raised(who, target, mark, was, weight)
         if annotation.is_final(mark.phase):
             self._ended_on_route.add(name)
-        if weight == 0:
+        if mark.phase == Phase.ROLLED_BACK.value:
             self._back_known.add(name)
+        if weight == 0:
             self._settle(name)
             self._climbs[name] = Climb()
             self._reached_zero(name, who)
@@ -412,6 +424,10 @@ class History:
     def removed(self, target: Target, manager: str, before: dict[str, Any]) -> None:
         """Somebody deleted the route."""
         self.say(manager, "by hand", f"the route of {target.service} is deleted")
+        for name, (at, _) in list(self._of_others.items()):
+            since = max(at, self._troubled_until(at, LOOKING))
+            if self.rollouts[name].target.service == target.service and self.now() - since < RETRY_S + AT_ONCE_S:
+                del self._of_others[name]
         self._touched_by(target.service, manager, _seen(before, target), NO_ROUTE, 0)
 
     def _touched_by(self, service: str, manager: str, was: "Seen", now: "Seen", canary: int) -> None:
@@ -550,7 +566,7 @@ class History:
             record = self.store.rollouts.records.get(name)
             if record is not None and record.rollout.phase is not Phase.PROMOTED:
                 self.breaks("late_rollbacks", f"{name}: decided to go back at {since:.1f} s, and never at 0")
-        for name, who in sorted(self._of_others.items()):
+        for name, (_, who) in sorted(self._of_others.items()):
             if who in self._ended and name in self._may_be_gone and name not in self.store.rollouts.records:
                 continue
             if not any(one.rollout == name and "made again" in one.message.text for one in self.told):
