@@ -227,7 +227,8 @@ def end(draft: Draft, phase: Phase, reason: str, by: Actor) -> None:
             text = f"Promoted: {target.service} runs {target.canary.label} for 100% of its traffic, after {lasted}."
             draft.say(MessageKind.FINAL, text, detail=reason, tone=Tone.GOOD)
         case Phase.ROLLED_BACK:
-            text = f"Rolled back: {target.service} is on {target.stable.label} again, after {lasted}. {reason}"
+            again = f"{target.service} is on {target.stable.label} again{tried(rollout)}"
+            text = f"Rolled back: {again}, after {lasted}. {reason}"
             draft.say(MessageKind.FINAL, text, tone=Tone.BAD)
             if by.source is not Source.PERSON:
                 draft.say(MessageKind.ALERT, text, tone=Tone.BAD, urgent=True)

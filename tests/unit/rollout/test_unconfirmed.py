@@ -54,6 +54,15 @@ def test_a_raise_in_hand_that_others_have_written_over_may_have_landed() -> None
     assert any(message.text.startswith("100% may have been on the route") for message in over.messages)
 
 
+def test_an_end_that_is_found_on_the_route_names_a_raise_that_nobody_confirmed() -> None:
+    """The way back was told by nobody, as its holder could save nothing: the final word says what may have been."""
+    failed = decide(rollout(write=RAISE, holds=()), WriteFailed(4, "transient", "no answer"), NOW + 61)
+    mark = Mark("payments-7f3a", 9, 0, Phase.ROLLED_BACK.value, reason="Ada asked for it.")
+    over = decide(failed.rollout, TookOver(RouteState("uid-1", "12", 100, 0, mark=mark)), NOW + 90)
+    assert over.rollout.phase is Phase.ROLLED_BACK
+    assert any("Rolled back" in one.text and "100% was tried and not confirmed" in one.text for one in over.messages)
+
+
 def test_a_raise_in_hand_that_nobody_has_written_over_is_read_from_the_route() -> None:
     """The route still has the mark from before it: it did not land, and nothing says that it may have."""
     mark = Mark("payments-7f3a", 3, 5, Phase.PROGRESSING.value)
