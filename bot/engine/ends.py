@@ -1,7 +1,8 @@
 """Ends that no record shows: reached behind a cut, forgotten with the lease, and forgotten by the store as well.
 
 What a former holder could not save is found on the route by the next one, as long as there is a record to wake it for.
-When the store has lost that, too, nobody but the former holder knows: it says so once the store can be asked.
+When the store has lost that, too, nobody but the former holder knows: it says so once the store can be asked. It also
+says when it sent to 0 what another holder had already ended.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from bot.engine.rest import rest
 from bot.engine.world import World
 from bot.errors import NotFound, Permanent, Transient
 from bot.rollout.model import Phase, Rollout
-from bot.rollout.recovery import ended_unsaved
+from bot.rollout.recovery import ended_twice, ended_unsaved
 
 EVERY_S = 1.0
 FOLLOWED_S = 60.0
@@ -80,14 +81,19 @@ class Ends:
         try:
             known = await self._world.rollouts.load(page.rollout.id)
         except NotFound:
-            return await self._told(left)
-        return known.phase.final or self._world.clock.monotonic() - left.since > FOLLOWED_S
+            return await self._told(left, None)
+        if known.phase.final:
+            return known.ended_at == page.rollout.ended_at or await self._told(left, known)
+        return self._world.clock.monotonic() - left.since > FOLLOWED_S
 
-    async def _told(self, left: _Left) -> bool:
+    async def _told(self, left: _Left, known: Rollout | None) -> bool:
+        """Tell of an end that the record does not show: there is none, or `known`, which another holder has ended."""
         page, now = left.page, self._world.clock.now()
-        if not page.rollout.phase.final and not await self._at_zero(page.rollout):
+        newest = -1 if known is None else _marked(known)
+        written = page.rollout.phase.final and (known is None or _marked(page.rollout) > newest)
+        if not written and not await self._at_zero(page.rollout, newest):
             return True
-        message, line = ended_unsaved(page.rollout, now)
+        message, line = ended_unsaved(page.rollout, now) if known is None else ended_twice(page.rollout, known, now)
         if not left.said:
             await self._world.outbox.add(page.rollout.id, [message], now)
             left.said = True
@@ -95,17 +101,22 @@ class Ends:
         self._world.telemetry.line("end-told", rollout=page.rollout.id, phase=page.rollout.phase.value)
         return True
 
-    async def _at_zero(self, rollout: Rollout) -> bool:
-        """A way to 0 whose reply was lost has arrived: the mark is the rollout's, and the canary has nothing. Otherwise
-        the mark brings the rollout back, which is told."""
+    async def _at_zero(self, rollout: Rollout, newer_than: int) -> bool:
+        """A way to 0 whose reply was lost has arrived: the mark is the rollout's, of a revision above `newer_than`, and
+        the canary has nothing. Otherwise the mark brings the rollout back, which is told."""
         try:
             route = await self._world.meshes[rollout.target.route.mesh].read(rollout.target)
         except NotFound:
             return False
         mark = route.mark
-        ended = mark is not None and mark.rollout == rollout.id and mark.phase == Phase.ROLLED_BACK.value
-        return ended and not route.canary_weight
+        if mark is None or mark.rollout != rollout.id or mark.revision <= newer_than:
+            return False
+        return mark.phase == Phase.ROLLED_BACK.value and not route.canary_weight
 
 
 def _may_end(rollout: Rollout) -> bool:
     return rollout.phase.final or rollout.phase is Phase.ROLLING_BACK
+
+
+def _marked(rollout: Rollout) -> int:
+    return -1 if rollout.marked is None else rollout.marked

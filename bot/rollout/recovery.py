@@ -85,5 +85,18 @@ def ended_unsaved(rollout: Rollout, now: float) -> tuple[Message, Audit]:
     return message, Audit(now, rollout.id, "record-lost", BOT.name, text, weight)
 
 
+def ended_twice(rollout: Rollout, known: Rollout, now: float) -> tuple[Message, Audit]:
+    """What everybody is told of a way to 0 that arrived after another holder had ended the rollout, as the record
+    `known` shows, and its line of the audit."""
+    target = rollout.target
+    text = (
+        f"{target.canary.label} of {target.service} was sent to 0 once more. {rollout.reason} {rollout.id} had ended "
+        f"as {known.phase} before, and a process that could not reach Redis did not know that: what the route said "
+        "since is undone. Set it again if it was meant."
+    )
+    message = Message(MessageKind.NOTICE, text, tone=Tone.BAD, channel=rollout.rules.channel, urgent=True)
+    return message, Audit(now, rollout.id, "ended-twice", BOT.name, text, 0)
+
+
 def _at(rollout: Rollout) -> str:
     return f"{rollout.target.service} {rollout.target.canary.label} is held at {rollout.weight_percent}%"

@@ -1,8 +1,12 @@
 """A store that has lost its last second while the holder lives on."""
 
+import pytest
+
 from bot.rollout.effects import Message, MessageKind
 from bot.rollout.model import Freeze, HoldReason, Phase, Rollout
+from bot.rollout.route import Mark
 from bot.usecases.requests import put
+from bot.values import replace
 from tests.engine.stage import ADA, HOST, Stage, stage
 from tests.engine.test_letters import at_ten
 from tests.engine.test_stories import started
@@ -98,6 +102,57 @@ async def test_an_end_that_the_store_still_shows_is_left_to_the_next_holder() ->
         (alert,) = told(made, name)
         assert alert.kind is MessageKind.ALERT
         assert (await made.rollout(name)).phase is Phase.ROLLED_BACK
+
+
+@pytest.mark.parametrize("reply", ["came", "lost"])
+async def test_a_way_to_0_after_the_end_that_others_brought_about_is_told(reply: str) -> None:
+    """Another holder has ended the rollout, and then somebody set the canary to 100%. The former holder, which cannot
+    reach the store, sends it to 0 again: it tells that once, as soon as it can."""
+    async with stage() as made:
+        name = await at_ten(made)
+        made.store.down = True
+        ended_by_another(made, name)
+        made.mesh.edit("payments", canary_weight=100)
+        if reply == "lost":
+            made.mesh.fail("lost")
+            made.mesh.fail("transient", times=500)
+        await made.play(60, until=lambda: made.mesh.weights("payments")[1] == 0)
+        await made.play(2)
+        assert made.mesh.weights("payments") == (100, 0)
+        made.store.leases.steal("bot-2", 600.0)
+        made.store.down = False
+        await made.play(20)
+        (notice,) = told(made, name)
+        assert all(
+            part in notice.text for part in ("v2 of payments was sent to 0 once more", "RolledBack", "with 100%")
+        )
+        assert [line.weight_percent for line in made.store.audits if line.rollout == name][-1] == 0
+
+
+async def test_an_end_that_others_brought_about_is_told_by_them_alone() -> None:
+    """The former holder finds it on the route and writes nothing: what it could not save is no news."""
+    async with stage() as made:
+        name = await at_ten(made)
+        made.store.down = True
+        ended_by_another(made, name)
+        await made.play(10)
+        assert [rollout.phase for rollout in made.engine.cut_off()] == [Phase.ROLLED_BACK]
+        made.store.leases.steal("bot-2", 600.0)
+        made.store.down = False
+        await made.play(20)
+        assert told(made, name) == []
+
+
+def ended_by_another(made: Stage, name: str) -> None:
+    """Another holder has sent the canary to 0 and saved the end."""
+    record = made.store.rollouts.records[name]
+    revision = record.rollout.revision + 3
+    mark = Mark(name, revision, 0, Phase.ROLLED_BACK.value, reason="Ada asked for it.")
+    made.mesh.edit("payments", canary_weight=0, by="canary-bot", mark=mark)
+    record.rollout = replace(
+        record.rollout, phase=Phase.ROLLED_BACK, weight_percent=0, marked=revision, revision=revision + 1, write=None
+    )
+    made.store.leases.steal("bot-2", 600.0)
 
 
 async def test_an_end_that_was_not_seen_to_arrive_is_looked_for_on_the_route() -> None:
