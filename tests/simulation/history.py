@@ -254,6 +254,10 @@ class History:
         by_its_clock = self.now() + min(0.0, self.skew_of(who))
         if isinstance(event, TookOver):
             self._in_hand_since[who, rollout.id] = by_its_clock
+            if self._unheard(who, rollout.id):
+                # Nor does it bind the decider, should that get the rollout back from the other.
+                self._back_since.pop(rollout.id)
+                self._back_by.pop(rollout.id)
         self._in_hand_since.setdefault((who, rollout.id), by_its_clock)
         self._not_blind(rollout, event)
         if self.keep_lines and (decision.effects or decision.messages or after.phase is not rollout.phase):
@@ -287,13 +291,17 @@ class History:
                 elif self.weight_of(rollout.target) and not self._of_another(rollout) and not self._over(rollout):
                     self._back_pending.setdefault(rollout.id, (self.now(), who))
 
-    def _unbound(self, who: str, rollout: Rollout) -> None:
+    def _unheard(self, who: str, name: str) -> bool:
         """Who decided to go back was killed, or cut off until another had the rollout, before anything of that arrived
-        anywhere: nobody else can know of it, and the other holder has asked the gates itself."""
-        decider = self._back_by.get(rollout.id)
-        if decider is None or rollout.id in self._back_known:
-            return
-        if decider in self._killed or (decider != who and self._has_lease(who) and self._silenced(decider, rollout.id)):
+        anywhere: nobody else can know of it, and the other holder asks the gates itself."""
+        decider = self._back_by.get(name)
+        if decider is None or name in self._back_known:
+            return False
+        return decider in self._killed or (decider != who and self._has_lease(who) and self._silenced(decider, name))
+
+    def _unbound(self, who: str, rollout: Rollout) -> None:
+        """A way to 0 that nobody could hear of is waited for no longer: who raises has asked the gates itself."""
+        if self._unheard(who, rollout.id):
             self._back_since.pop(rollout.id, None)
             self._back_by.pop(rollout.id, None)
             self._back_pending.pop(rollout.id, None)
