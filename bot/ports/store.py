@@ -102,7 +102,8 @@ class Rollouts(Protocol):
         save_id: str,
     ) -> None:
         """Record, wake time, audit and outbox in one step, by the holder of `token`. A save repeated with the same
-        `save_id` is success. A final rollout gives its route free and moves to the finished."""
+        `save_id` is success, also after a few others: it may arrive late. A final rollout gives its route free and
+        moves to the finished."""
 
     async def load(self, rollout_id: str) -> Rollout: ...
 

@@ -146,6 +146,18 @@ class TestRollouts:
         assert await world.store.outbox.depth() == 1
         assert len(await world.store.rollouts.audited("payments-7f3a")) == 1
 
+    async def test_a_save_that_arrives_after_those_that_followed_it_changes_nothing(self, world: World) -> None:
+        """Its sender gave it up, repeated it with success, and has saved more since at the same revision: the record
+        does not go back, and nothing is said twice."""
+        lease = await world.lease()
+        await world.store.rollouts.create(rollout(), NOW, (), ())
+        first, later = rollout(revision=4, step=0), rollout(revision=4, step=1)
+        for saved, save_id in ((first, "s1"), (later, "s2"), (later, "s3"), (first, "s1")):
+            await world.store.rollouts.save(saved, NOW, (message(),), (audit(),), token=lease.token, save_id=save_id)
+        assert await world.store.rollouts.load(later.id) == later
+        assert await world.store.outbox.depth() == 3
+        assert len(await world.store.rollouts.audited(later.id)) == 3
+
     async def test_an_old_token_saves_nothing(self, world: World) -> None:
         """A holder that lost its lease to another is refused, and nothing of its save is kept."""
         old = await world.lease("one")

@@ -15,12 +15,13 @@ from bot.rollout.model import Freeze, Rollout
 
 _FINISHED_FLEET = 500
 _FINISHED_SERVICE = 50
+_SAVE_IDS = 8
 
 
 @dataclass(slots=True)
 class _Record:
     rollout: Rollout
-    save_id: str
+    save_ids: tuple[str, ...]
     origin: Rollout | None
 
 
@@ -104,7 +105,7 @@ class FakeRollouts:
         holder = self.routes.get(rollout.target.route.key)
         if holder is not None:
             raise RouteTaken(holder)
-        self.records[rollout.id] = _Record(rollout, "", rollout)
+        self.records[rollout.id] = _Record(rollout, (), rollout)
         self.routes[rollout.target.route.key] = rollout.id
         self.wake[rollout.id] = wake_at
         self._store.outbox.queue(rollout.id, messages)
@@ -123,7 +124,7 @@ class FakeRollouts:
     ) -> None:
         await self._store.reach("save")
         known = self.records.get(rollout.id)
-        if known is not None and known.save_id == save_id:
+        if known is not None and save_id in known.save_ids:
             return
         if token != self._store.leases.token:
             raise LeaseLost(f"the store knows token {self._store.leases.token}, not {token}")
@@ -131,7 +132,9 @@ class FakeRollouts:
             raise Conflict(f"rollout {rollout.id} has ended as {known.rollout.phase}")
         if known is not None and known.rollout.revision > rollout.revision:
             raise Conflict(f"rollout {rollout.id} is at revision {known.rollout.revision}, not {rollout.revision}")
-        self.records[rollout.id] = _Record(rollout, save_id, known.origin if known else None)
+        self.records[rollout.id] = _Record(
+            rollout, (save_id, *(known.save_ids if known else ())[: _SAVE_IDS - 1]), known.origin if known else None
+        )
         self._index(rollout, wake_at)
         self._store.outbox.queue(rollout.id, messages)
         self._store.audits.extend(audit)

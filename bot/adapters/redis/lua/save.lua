@@ -1,13 +1,20 @@
 -- ARGV: base, id, record, revision, route, service, wake_at or '', n_letters, token, save_id, final phase or '',
 --       ended_at, letters..., audit...
--- Record, wake time, audit and outbox in one step, by the holder of the newest token. A repeated save_id is success.
+-- Record, wake time, audit and outbox in one step, by the holder of the newest token. A repeated save_id is success,
+-- also when a few others were taken since: one that its sender gave up can arrive after those that followed it.
 local base, id, record, revision, route, service = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local wake_at, token, save_id, phase, ended_at = ARGV[7], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
-local kept_of_fleet, kept_of_service, kept_s = 500, 50, 7776000
+local kept_of_fleet, kept_of_service, kept_s, kept_ids = 500, 50, 7776000, 8
 local key = base .. 'rollout:' .. id
 local known = redis.call('HMGET', key, 'save', 'phase', 'revision')
-if known[1] == save_id then
-  return {'ok'}
+local ids = {save_id}
+for id_before in string.gmatch(known[1] or '', '%S+') do
+  if id_before == save_id then
+    return {'ok'}
+  end
+  if #ids < kept_ids then
+    ids[#ids + 1] = id_before
+  end
 end
 local newest = redis.call('GET', base .. 'token') or '0'
 if newest ~= token then
@@ -21,7 +28,7 @@ if known[3] and tonumber(known[3]) > tonumber(revision) then
 end
 
 redis.call('HSET', key, 'record', record, 'revision', revision, 'phase', phase, 'route', route, 'service', service,
-  'save', save_id)
+  'save', table.concat(ids, ' '))
 redis.call('SREM', base .. 'quarantined', id)
 
 local function forget(name)
