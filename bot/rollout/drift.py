@@ -7,7 +7,7 @@ from bot.rollout.effects import MessageKind, Tone
 from bot.rollout.events import Remains, Request, RouteGone
 from bot.rollout.holds import add_hold, ask_about, drop_hold, remaining
 from bot.rollout.model import Direction, HoldReason, Phase, Rollout
-from bot.rollout.retreat import ANOTHER, another, end, hold_for_stable, repin, roll_back
+from bot.rollout.retreat import ANOTHER, UNCONFIRMED, another, end, hold_for_stable, repin, roll_back
 from bot.rollout.route import Mark, RouteState
 from bot.rollout.wake import UNSERVED_S
 from bot.values import replace
@@ -300,6 +300,7 @@ def _drifted(draft: Draft, route: RouteState, difference: str) -> None:
     moved = rollout.found is None or rollout.found.essence != route.essence
     if not new and not moved:
         return
+    _was_there(draft, route)
     if rollout.touched:
         draft.set(intrusions=rollout.intrusions + 1)
     if not new and rollout.intrusions >= STUBBORN:
@@ -310,6 +311,24 @@ def _drifted(draft: Draft, route: RouteState, difference: str) -> None:
         choices = _choices(draft.rollout, route)
         told = f"{rollout.target.service} is held: {difference}{_again(draft.rollout)}"
         ask_about(draft, f"{told} Nothing is overwritten. {choices}")
+
+
+def _was_there(draft: Draft, route: RouteState) -> None:
+    """A write of ours that nobody confirmed landed before somebody changed the route, as its mark shows: told once,
+    for no later reading will show its weight."""
+    rollout, hold = draft.rollout, draft.rollout.held(HoldReason.DRIFT)
+    mark = own_mark(rollout, route)
+    if mark is None or hold is None or mark.revision <= _marked(rollout):
+        return
+    weight = mark.weight_percent
+    if weight in (rollout.weight_percent, _weight(route)):
+        return
+    if any(entry.weight_percent == weight and entry.at >= hold.since for entry in rollout.history):
+        return
+    what = f"{weight}% was on the route for a while"
+    why = "its confirmation had been lost, and somebody has changed the route since"
+    draft.record(UNCONFIRMED, f"{what}: {why}", BOT, weight_percent=weight)
+    draft.note(f"{what}: {why}.", tone=Tone.WAIT)
 
 
 def _choices(rollout: Rollout, route: RouteState) -> str:

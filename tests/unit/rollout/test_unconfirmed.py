@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from bot.rollout.events import Request, RouteGone, TookOver, WriteFailed
+from bot.rollout.effects import MessageKind
+from bot.rollout.events import Clocked, Request, RouteGone, TookOver, WriteFailed
 from bot.rollout.machine import decide
 from bot.rollout.model import Direction, Hold, HoldReason, Phase, Write
 from bot.rollout.route import Mark, RouteState
@@ -77,6 +78,23 @@ def test_a_raise_that_landed_and_was_changed_by_hand_before_the_next_holder_came
     assert over.rollout.held(HoldReason.DRIFT) is not None
     assert 100 in [line.weight_percent for line in over.audit]
     assert any(message.text.startswith("100% was on the route") for message in over.messages)
+
+
+def test_a_raise_whose_reply_was_lost_and_that_others_have_changed_since_is_told() -> None:
+    """It had failed before, so its second failure was news to nobody; our mark says that it was there: told once."""
+    failed = decide(rollout(write=RAISE, holds=()), WriteFailed(4, "transient", "no answer"), NOW + 61).rollout
+    again = failed.with_(write=replace(RAISE, revision=failed.revision), write_failures=1)
+    failed = decide(again, WriteFailed(failed.revision, "transient", "no answer"), NOW + 66).rollout
+    mark = Mark("payments-7f3a", failed.revision, 100, Phase.PROGRESSING.value)
+    found = RouteState("uid-1", "12", 97, 3, mark=mark, last_manager="kubectl-edit")
+    seen = decide(failed, Clocked(route=found), NOW + 67)
+    assert seen.rollout.held(HoldReason.DRIFT) is not None
+    assert 100 in [line.weight_percent for line in seen.audit]
+    assert [one.text.split(":")[0] for one in seen.messages if one.kind is MessageKind.NOTE] == [
+        "100% was on the route for a while"
+    ]
+    moved = decide(seen.rollout, Clocked(route=replace(found, stable_weight=50, canary_weight=50)), NOW + 68)
+    assert not any("for a while" in message.text for message in moved.messages)
 
 
 def test_a_raise_of_the_former_holder_may_have_landed_while_nobody_can_read() -> None:
