@@ -494,6 +494,7 @@ class History:
                 del self._unresumed[name]
             if self._back_since.get(name, inf) >= since:
                 self._back_since.pop(name, None)
+                self._back_by.pop(name, None)
                 self._back_pending.pop(name, None)
 
     def put_off(self, name: str, for_s: float) -> None:
