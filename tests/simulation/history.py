@@ -168,6 +168,7 @@ class History:
         self._sent: dict[tuple[str, str, int], float] = {}
         self._saved: set[tuple[str, int]] = set()
         self._last_landing: dict[str, list[tuple[float, str]]] = {}
+        self._given: list[tuple[float, str]] = []
         self._back_since: dict[str, float] = {}
         self._back_by: dict[str, str] = {}
         self._back_pending: dict[str, tuple[float, str]] = {}
@@ -228,6 +229,10 @@ class History:
 
     def _trouble(self, who: str, what: str, lasts_s: float) -> None:
         self._troubles.append(Trouble(self.now(), self.now() + lasts_s, who, what, self._has_lease(who)))
+
+    def given(self, who: str) -> None:
+        """The lease was given to a process."""
+        self._given.append((self.now(), who))
 
     def _has_lease(self, who: str) -> bool:
         """It has the lease, or nobody has: another holder cannot know what it decides."""
@@ -307,12 +312,12 @@ class History:
             self._back_pending.pop(rollout.id, None)
 
     def _silenced(self, decider: str, name: str) -> bool:
-        """It could not save its decision to go back, from then until another had the rollout in hand: stopped, or with
-        saves that failed. Who could have saved it and did not is no excuse for a raise."""
+        """It could not save its decision to go back, from then until another had the lease: stopped, or with saves
+        that failed. Who could have saved it and did not is no excuse for a raise."""
         since = self._back_since[name]
         if decider not in self._ended and any(at >= since for at in self._gone.get(decider, ())):
             return True
-        taken = [at for (who, of), at in self._in_hand_since.items() if of == name and who != decider and at >= since]
+        taken = [at for at, who in self._given if who != decider and at >= since]
         return self._troubled_until(since, ("store",), (decider,)) >= min(taken, default=since) - SAVES_AGAIN_S
 
     def _made_again(self, rollout: Rollout) -> bool:

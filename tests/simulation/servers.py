@@ -22,7 +22,7 @@ from bot.rollout.model import Target
 from bot.rollout.route import RouteState
 from tests.fakes.mesh import FakeMesh
 from tests.fakes.metrics import FakeMetrics
-from tests.fakes.store import FakeLeases
+from tests.fakes.store import FakeLeases, FakeStore
 from tests.simulation.history import History, copied
 from tests.simulation.loop import WORLD
 from tests.simulation.wire import LATENCY_S, SPREAD_S, Wire
@@ -275,15 +275,22 @@ class WiredCluster:
 
 
 class SimLeases(FakeLeases):
-    """The lease's tokens rise whatever the store forgets: they come from its server's clock."""
+    """The lease's tokens rise whatever the store forgets: they come from its server's clock. `given` is told whom it is
+    given to."""
 
     issued = 0
+
+    def __init__(self, store: FakeStore, given: Callable[[str], None]) -> None:
+        super().__init__(store)
+        self._given = given
 
     async def acquire(self, owner: str, ttl_s: float) -> Lease | None:
         if not self._held or self.owner == owner:
             self.token = max(self.token, self.issued)
         lease = await super().acquire(owner, ttl_s)
         self.issued = max(self.issued, self.token)
+        if lease is not None:
+            self._given(owner)
         return lease
 
 

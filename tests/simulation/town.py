@@ -115,7 +115,7 @@ class Town:
         self.clock = SkewedClock(loop, 0.0)
         self.catalog: Catalog = _catalog(gates)
         self.store = FakeStore(self.clock)
-        self.store.leases = SimLeases(self.store)
+        self.store.leases = SimLeases(self.store, history.given)
         self.truth = Truth(self._stored)
         self.cluster = FakeCluster()
         self.metrics = SimMetrics(self.clock.now, scrape_s=SCRAPE_S, latency=gates == "p99")
