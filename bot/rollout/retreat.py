@@ -116,12 +116,13 @@ def zero_failed(draft: Draft, event: WriteFailed) -> None:
         draft.set(gone="")
     if _zero_already(draft, event, attempts):
         return
-    way_on = ""
+    way_on, news = "", False
     if event.route is not None and another(rollout, event.route):
+        news = rollout.found is None or rollout.found.uid != event.route.uid
         draft.set(found=event.route)
         way_on = f" The object {ANOTHER}: `rollback {rollout.id}` once more sends the one that is there now to 0."
     has = f"{rollout.target.canary.label} keeps {rollout.weight_percent}%{tried(rollout)} of the traffic."
-    _page_unapplied(draft, attempts, f"{event.detail}. {has}{way_on}")
+    _page_unapplied(draft, attempts, f"{event.detail}. {has}{way_on}", news=news)
 
 
 def zero_without_route(draft: Draft, event: RouteGone) -> None:
@@ -175,12 +176,13 @@ def ended_by_person(draft: Draft, request: Request) -> bool:
     return True
 
 
-def _page_unapplied(draft: Draft, attempts: int, why: str) -> None:
+def _page_unapplied(draft: Draft, attempts: int, why: str, *, news: bool = False) -> None:
+    """Page and say it, at most every five minutes; `news` is said at once, for people act on what they were told."""
     rollout = draft.rollout
     assert rollout.write is not None
     draft.set(write=replace(rollout.write, attempts=attempts))
     again_s = RETRY_S[min(attempts - 1, len(RETRY_S) - 1)]
-    if rollout.paged_at is not None and draft.now - rollout.paged_at < PAGE_EVERY_S:
+    if not news and rollout.paged_at is not None and draft.now - rollout.paged_at < PAGE_EVERY_S:
         return
     target = rollout.target
     attempted = (

@@ -9,7 +9,7 @@ import pytest
 
 from bot.rollout.drift import STUBBORN
 from bot.rollout.effects import Decision, Direction, MessageKind, Page, SetWeight
-from bot.rollout.events import Looked, Remains, RouteGone, TookOver, WriteFailed
+from bot.rollout.events import Clocked, Looked, Remains, RouteGone, TookOver, WriteFailed
 from bot.rollout.gate import Verdict
 from bot.rollout.model import HoldReason, OnSilence, Phase
 from bot.rollout.wake import UNSERVED_S
@@ -334,6 +334,29 @@ def test_a_fail_without_a_route_pages_as_long_as_the_canary_may_have_traffic(gon
     world.step(_failing(world))
     assert (world.rollout.phase, world.route.canary) == (Phase.ROLLED_BACK, 0)
     assert _pages(world)[-1] == ("payments-7f3a:cannot-roll-back", True)
+
+
+def test_an_object_made_again_is_told_also_right_after_the_page_about_its_deletion() -> None:
+    """Paged that there is no route, and a moment later there is another object: a person who rolls back once more has
+    to know what that means. Said once for each object."""
+    world = _baking()
+    world.route.gone = DELETED
+    world.step(_failing(world))
+    world.route.gone = None
+    _made_again_with_weight(world)
+    for _ in range(3):
+        world.now += 5
+        world.step(Clocked())
+    alerts = [one.text for decision in world.decisions for one in decision.messages if one.kind is MessageKind.ALERT]
+    assert len(alerts) == 2
+    assert "once more sends the one that is there now to 0" in alerts[-1]
+    world.route.uid = "uid-3"
+    world.now += 5
+    world.step(Clocked())
+    assert world.texts()[-1].count("made again") == 1
+    assert len(_pages(world)) == 3
+    world.ask("rollback")
+    assert (world.rollout.phase, world.route.canary) == (Phase.ROLLED_BACK, 0)
 
 
 def test_a_person_ends_a_rollout_whose_route_is_gone() -> None:
