@@ -12,7 +12,7 @@ from bot.rollout.holds import add_hold, ask_about
 from bot.rollout.model import HoldReason, Phase, Rollout, Rules, Target
 from bot.rollout.plan import Plan
 from bot.rollout.plan import text as plan_text
-from bot.rollout.route import Mark
+from bot.rollout.route import Mark, RouteState
 
 REVISIONS_APART = 1000
 """The record was ahead of the mark by the changes that only people saw: buttons drawn for those stay out of date."""
@@ -83,6 +83,22 @@ def ended_unsaved(rollout: Rollout, now: float) -> tuple[Message, Audit]:
     tone = Tone.GOOD if rollout.phase is Phase.PROMOTED else Tone.BAD
     message = Message(MessageKind.NOTICE, text, tone=tone, channel=rollout.rules.channel, urgent=weight == 0)
     return message, Audit(now, rollout.id, "record-lost", BOT.name, text, weight)
+
+
+def unfollowed(rollout: Rollout, route: RouteState | None, now: float) -> tuple[Message, Audit]:
+    """What everybody is told of a way to 0 of which neither a record nor the route (None: there is none) tells any more
+    whether it arrived, and its line of the audit."""
+    target = rollout.target
+    canary = target.canary.label
+    shows = "there is no route any more" if route is None else f"the route gives it {route.canary_weight or 0}% now"
+    text = (
+        f"{canary} of {target.service} was being sent to 0, and whether that arrived is not known: {shows}, and Redis "
+        f"lost the record of {rollout.id}. {rollout.reason} Nobody looks after it now, its card stays as it is, and "
+        f"the history does not have it. See that {canary} gets no traffic that it should not have; `/canary start "
+        f"{target.service}` begins anew."
+    )
+    message = Message(MessageKind.NOTICE, text, tone=Tone.BAD, channel=rollout.rules.channel, urgent=True)
+    return message, Audit(now, rollout.id, "record-lost", BOT.name, text, 0)
 
 
 def ended_twice(rollout: Rollout, known: Rollout, now: float) -> tuple[Message, Audit]:

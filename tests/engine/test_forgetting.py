@@ -191,3 +191,43 @@ async def test_what_is_rebuilt_from_its_route_is_not_told_of_as_an_end() -> None
         await made.play(20)
         assert made.mesh.weights("payments") == (90, 10)
         assert told(made, name) == []
+
+
+@pytest.mark.parametrize("route", ["deleted", "made again"])
+async def test_a_way_to_0_that_nothing_tells_of_any_more_is_said_to_be_unknown(route: str) -> None:
+    """The patch to 0 arrived without a reply, somebody deleted the route (and made it again with the canary in it), and
+    the store has forgotten the rollout: people are told once that nobody can know, and what the route shows."""
+    async with stage() as made:
+        name = await at_ten(made)
+        made.store.down = True
+        made.mesh.fail("lost")
+        made.mesh.fail("transient", times=500)
+        made.metrics.behave(HOST, "v2", fail=0.5)
+        await made.play(60, until=lambda: made.weights() == [10, 0])
+        made.mesh.delete("payments") if route == "deleted" else made.mesh.make_again("payments", canary_weight=40)
+        made.store.wipe()
+        made.store.leases.steal("bot-2", 600.0)
+        made.store.down = False
+        await made.play(20)
+        (notice,) = told(made, name)
+        shows = "there is no route any more" if route == "deleted" else "the route gives it 40% now"
+        assert f"was being sent to 0, and whether that arrived is not known: {shows}" in notice.text
+        assert [line.weight_percent for line in made.store.audits if line.rollout == name][-1] == 0
+
+
+async def test_an_end_that_another_holder_is_about_to_save_is_left_to_it() -> None:
+    """The store has forgotten everything, and the next holder, which found the end on the route, has it in memory and
+    saves it a moment later: the former one finds no record at first, and does not tell it as well."""
+    async with stage() as made:
+        name = await sent_back_behind_a_cut(made)
+        (ended,) = made.engine.cut_off()
+        assert ended.phase is Phase.ROLLED_BACK
+        record = made.store.rollouts.records[name]
+        record.rollout = replace(ended, ended_at=(ended.ended_at or 0.0) + 5)
+        made.store.wipe()
+        made.store.leases.steal("bot-2", 600.0)
+        made.store.down = False
+        await made.play(2)
+        made.store.rollouts.records[name] = record
+        await made.play(20)
+        assert told(made, name) == []
