@@ -80,13 +80,14 @@ class Broken:
 @dataclass(slots=True)
 class Move:
     """The canary's weight as it changed at the API server; `by` is the process whose engine decided it, "" for a
-    person's word without the store."""
+    person's word without the store, `via` the one that sent it."""
 
     at: float
     rollout: str
     weight: int
     was: int
     by: str
+    via: str
 
 
 @dataclass(slots=True)
@@ -188,6 +189,7 @@ class History:
         self._decided: set[tuple[str, str, int]] = set()
         self._back_known: set[str] = set()
         self._of_others: dict[str, tuple[float, str]] = {}
+        self._begins_on: dict[str, Seen] = {}
         self._drifts: dict[str, Drift] = {}
         self._drifted: list[Drift] = []
         self._posts: dict[tuple[str, bool], list[float]] = {}
@@ -425,8 +427,9 @@ class History:
             self._reached_zero(name, who)
         if weight != was:
             by = who if (who, name, mark.revision) in self._decided else ""
-            self.moves.append(Move(self.now(), name, weight, was, by))
+            self.moves.append(Move(self.now(), name, weight, was, by, who))
         self._last_landing.setdefault(name, []).append((self.now(), who))
+        self._begins_on.pop(name, None)
 
     def by_hand(self, target: Target, manager: str, before: dict[str, Any] | None, after: dict[str, Any]) -> None:
         """Somebody else changed the route, or made it anew (no `before`)."""
@@ -444,6 +447,8 @@ class History:
         self._touched_by(target.service, manager, _seen(before, target), NO_ROUTE, 0)
 
     def _touched_by(self, service: str, manager: str, was: "Seen", now: "Seen", canary: int) -> None:
+        """A change of what others have changed before back to what it was settles that. What was there before a rollout
+        had begun to write counts as well, until its first write: that is what it begins on."""
         for name, rollout in self.rollouts.items():
             if rollout.target.service != service:
                 continue
@@ -454,11 +459,14 @@ class History:
             if record is None:
                 self._gone_on_both_sides(name)
             if record is None or record.rollout.phase not in RUNNING or not record.rollout.touched:
+                if record is not None and not record.rollout.phase.final:
+                    self._begins_on.setdefault(name, was)
                 continue
             standing = self._drifts.get(name)
-            if standing is not None and standing.was == now:
+            begins_on = self._begins_on.get(name)
+            if standing is not None and now in (standing.was, begins_on):
                 self._settle(name)
-            elif standing is None and was != now:
+            elif standing is None and now not in (was, begins_on):
                 held = record.rollout.held(HoldReason.DRIFT) is not None
                 self._drifts[name] = Drift(self.now(), name, manager, was, held)
                 self._drifted.append(self._drifts[name])
@@ -679,8 +687,7 @@ class History:
             self.breaks("late_rollbacks", f"{name}: at 0 only {took_s:.1f} s after the verdict, {cause}")
 
     def _announced(self, move: Move) -> None:
-        gone = move.rollout in self._may_be_gone and move.rollout not in self.store.rollouts.records
-        if gone and (move.weight or move.by in self._ended or not move.by):
+        if self._nobody_knows(move):
             return
         said = [
             one.message
@@ -698,6 +705,20 @@ class History:
             for line in self.store.audits
         ):
             self.breaks("unannounced", f"{move.rollout}: {move.was}% -> {move.weight}% is not in the audit")
+
+    def _nobody_knows(self, move: Move) -> bool:
+        """Its rollout was lost with the store, and who knew of it is gone as well. Or a person rolled back by the mark
+        after the store had forgotten, through a process that could not reach the store: the mark is final then, the
+        person was answered, and no record is left to tell more."""
+        if move.rollout in self.store.rollouts.records:
+            return False
+        if move.rollout in self._may_be_gone:
+            return bool(move.weight) or move.by in self._ended or not move.by
+        without_the_store = any(
+            one.who == move.via and one.what == "store" and one.since <= move.at <= one.until + AT_ONCE_S
+            for one in self._troubles
+        )
+        return not move.weight and not move.by and move.rollout in self._ended_on_route and without_the_store
 
     def _ends_told_once(self) -> None:
         """An end is said to everybody once, unless the store forgot in between that it had been."""
