@@ -380,6 +380,8 @@ class Wake:
         except Overwritten as error:
             return await self._not_written(page, change, "overwritten", str(error))
         except Conflict as error:
+            if lost := await self._lost_mark(page.rollout, change):
+                return await self._write(page, replace(change, over=lost))
             return await self._not_written(page, change, "conflict", str(error))
         except Permanent as error:
             return await self._not_written(page, change, "refused", str(error))
@@ -394,6 +396,27 @@ class Wake:
         self.routes.put(target, state)
         self.world.telemetry.count("weight_changes", direction=change.direction.value)
         return Written(revision, change.weight_percent, state)
+
+    async def _lost_mark(self, rollout: Rollout, change: SetWeight) -> str:
+        """The rollout whose live mark keeps `rollout` from 0 although the store has lost it: a raise of it arrived
+        after that, and the route was free for another start. "" when there is none, or nobody can know."""
+        if change.direction is not Direction.ZERO or change.over or self.holder.store_away:
+            return ""
+        route = await self.measure.route(rollout)
+        if isinstance(route, RouteGone) or route is None or route.mark is None or route.mark.rollout == rollout.id:
+            return ""
+        try:
+            if (await self.world.rollouts.load(rollout.id)).phase.final:
+                return ""
+        except (Transient, Permanent):
+            return ""
+        try:
+            await self.world.rollouts.load(route.mark.rollout)
+        except NotFound:
+            return route.mark.rollout
+        except (Transient, Permanent):
+            pass
+        return ""
 
     async def _not_written(self, page: Page, change: SetWeight, kind: str, detail: str) -> Event:
         """Why a change did not happen, with the route as it is where that decides what now: somebody else may have

@@ -17,7 +17,8 @@ class SetWeight:
     RAISE tests object, route, destinations, `expected` (revision of the mark last written, None for none of ours) and
     the old weights: `from_percent`, and `from_stable` where stable has not the rest of the total (an edit by hand).
     ZERO tests object, route and destinations only, takes what the canary has and gives it to stable. MARK writes the
-    mark and tests `expected`. `remove_canary` takes our inserted destination out.
+    mark and tests `expected`. `remove_canary` takes our inserted destination out. `over` names another rollout whose
+    mark ZERO may replace although that has not ended: the store has lost it.
     """
 
     direction: Direction
@@ -27,6 +28,7 @@ class SetWeight:
     expected: int | None = None
     remove_canary: bool = False
     from_stable: int | None = None
+    over: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,3 +231,25 @@ async def test_an_end_that_another_holder_is_about_to_save_is_left_to_it() -> No
         made.store.rollouts.records[name] = record
         await made.play(20)
         assert told(made, name) == []
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_the_mark_of_a_lost_rollout_keeps_no_other_from_0(known: bool) -> None:
+    """A raise of a rollout that the store has forgotten arrives while another one runs on that route: a person sends
+    the canary to 0 by the one that runs. A rollout that the store still knows is not written over."""
+    async with stage() as made:
+        name = await at_ten(made)
+        mark = Mark("payments-lost", 3, 20, Phase.PROGRESSING.value)
+        made.mesh.edit("payments", canary_weight=20, by="canary-bot", mark=mark)
+        if known:
+            record = made.store.rollouts.records[name]
+            made.store.rollouts.records["payments-lost"] = replace(
+                record, rollout=replace(record.rollout, id="payments-lost", phase=Phase.ROLLED_BACK)
+            )
+        await made.play(3)
+        await put(made.desk, "rollback", name, ADA, reason="I say so")
+        await made.play(10)
+        rollout = await made.rollout(name)
+        assert (rollout.phase, made.mesh.weights("payments")[1]) == (
+            (Phase.ROLLING_BACK, 20) if known else (Phase.ROLLED_BACK, 0)
+        )

@@ -208,7 +208,8 @@ def _removed(
 
 def _check_mark(mark: Mark | None, change: SetWeight, target: Target) -> None:
     ours = mark is not None and mark.rollout == change.mark.rollout
-    if mark is not None and not ours and not annotation.is_final(mark.phase):
+    replaced = mark is not None and change.direction is Direction.ZERO and mark.rollout == change.over
+    if mark is not None and not ours and not replaced and not annotation.is_final(mark.phase):
         raise Conflict(f"the route is marked by rollout {mark.rollout} ({mark.phase})")
     if mark is not None and ours and annotation.is_final(mark.phase) and not annotation.is_final(change.mark.phase):
         raise Conflict(f"the route is marked {mark.phase} by this rollout already")
