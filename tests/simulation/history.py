@@ -23,6 +23,7 @@ from bot.rollout.model import HoldReason, Phase, Rollout, Target
 from bot.rollout.route import Mark
 from bot.rollout.wake import RETRY_S as PACE_S
 from tests.simulation.machine import EPOCH_S, LOOKS_AT_CLOCKS_S
+from tests.simulation.wire import LATE_S
 
 CHECK_EVERY_S = 5.0
 """How often gates are asked in the simulation's catalog."""
@@ -714,6 +715,8 @@ class History:
             return False
         if move.rollout in self._may_be_gone:
             return bool(move.weight) or move.by in self._ended or not move.by
+        if not move.weight and move.by in self._ended and move.rollout in self._ended_on_route:
+            return bool(self._forgotten)
         without_the_store = any(
             one.who == move.via and one.what == "store" and one.since <= move.at <= one.until + AT_ONCE_S
             for one in self._troubles
@@ -721,13 +724,18 @@ class History:
         return not move.weight and not move.by and move.rollout in self._ended_on_route and without_the_store
 
     def _ends_told_once(self) -> None:
-        """An end is said to everybody once, unless the store forgot in between that it had been."""
+        """An end is said to everybody once, unless the store forgot in between that it had been, or took a letter of
+        before only afterwards; or it was an end twice, as somebody gave the canary weight again in between."""
         told: dict[str, float] = {}
         for one in self.told:
             if one.message.kind is not MessageKind.FINAL and "lost the record" not in one.message.text:
                 continue
             before = told.get(one.rollout)
-            if before is not None and not any(before <= until and since <= one.at for since, until in self._forgotten):
+            forgot = before is not None and any(
+                before <= until + LATE_S and since <= one.at for since, until in self._forgotten
+            )
+            ends = sum(1 for move in self.moves if move.rollout == one.rollout and not move.weight and move.by)
+            if before is not None and not forgot and ends < 2:
                 self.breaks("broken", f"{one.rollout}: its end was told again: {one.message.text[:80]}")
             told[one.rollout] = one.at
 
