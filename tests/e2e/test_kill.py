@@ -48,7 +48,8 @@ async def _killed_in_mid_bake(town: Town) -> None:
     raised_at = time.time()
     await run.says("All gates pass at 50%")
     card = await run.card()
-    await asyncio.sleep(max(0.0, raised_at + 6.0 - time.time()))
+    # What was posted in the very moment of the kill may be posted again: its letter is not yet taken away.
+    await asyncio.sleep(max(1.5, raised_at + 6.0 - time.time()))
     await town.world.kill_bot(signal.SIGKILL)
     edits_before = (await run.card())["edit_count"]
     await asyncio.sleep(3.0)
