@@ -1,23 +1,18 @@
 """What a holder remembers of a rollout's counters from look to look, so that a look asks for what is new and no more.
 
-Series are added up by what the gates tell apart (reporter, side, outcome, bucket, the canary's and stable's pods); what
-is kept of each single series is its last sample. A series that appears in a target known before is counted in full.
-Forgetting everything costs one wide question.
+Samples are added up here by what the gates tell apart (`bot.analysis.sampled`). Forgetting everything costs one wide
+question.
 
 A service with more than `MANY` series of a metric, and every service of a holder with very many rollouts, is asked for
 increments that Prometheus has added up, and not for samples (`bot.analysis.sums`). Where a latency gate is near its
 limit, samples are asked for again: what it is put down to takes all buckets and the pods.
 """
 
-from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import field
-from math import ceil, isnan
-from sys import intern
+from collections.abc import Callable, Sequence
+from math import ceil
 from typing import TypeVar
 
-from bot.analysis.counts import GAP_INTERVALS, Counted, Counter, count, few, scrape_interval
+from bot.analysis.counts import GAP_INTERVALS, Counted, Counter
 from bot.analysis.latency import Latencies
 from bot.analysis.look import (
     BUCKETS,
@@ -31,159 +26,22 @@ from bot.analysis.look import (
 )
 from bot.analysis.promql import over, selector
 from bot.analysis.requests import Traffic, hosts
-from bot.analysis.samples import Answer, Query, Series
-from bot.analysis.sums import BETWEEN_S, OUTCOMES, SIDES, Sums
+from bot.analysis.sampled import Sampled
+from bot.analysis.samples import Answer, Query
+from bot.analysis.sums import BETWEEN_S, Sums
 from bot.analysis.windows import LEAD_S, Rung, reaching
 from bot.errors import CannotMeasure
 from bot.rollout.gate import GateReport, Relation, Verdict
 from bot.rollout.model import Rollout, Target
-from bot.values import dataclass, replace
+from bot.values import replace
 
 MANY = 2000
 NARROW = (Rung(15), Rung(30), Rung(60), Rung(120), Rung(300))
 FRESH_S = 200.0
 SCRAPES_S = 120
-LONGEST = 4096
 Sorted = TypeVar("Sorted", Traffic, Latencies)
 METRICS = (REQUESTS, BUCKETS)
-NONE = frozenset[str]()
-_KINDS = {REQUESTS: (*SIDES, *OUTCOMES), BUCKETS: (*SIDES, "le")}
-_PODS = ("pod", "kubernetes_pod_name", "pod_name")
-_TARGET = ("job", "instance", "namespace", "pod")
-
-
-@dataclass(slots=True)
-class _Known:
-    """One series: its last sample, the sum it goes into, and its target's newest moment (a list of one)."""
-
-    at: float
-    value: float
-    sum: Counter
-    target: list[float]
-
-
-@dataclass(slots=True)
-class _Kept:
-    """One metric: sums by kind, and what is needed to go on with them. `times` are moments of samples, ascending."""
-
-    metric: str
-    sums: dict[tuple[str, ...], Counter] = field(default_factory=dict)
-    known: dict[int, _Known] = field(default_factory=dict)
-    targets: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
-    times: list[float] = field(default_factory=list)
-    interval_s: float = 15.0
-    server_time: float | None = None
-    warnings: tuple[str, ...] = ()
-
-    def begin(self, raw: Answer, older: Answer | None) -> None:
-        """Take a wide answer as the beginning."""
-        counted = count(raw, older)
-        self.times, self.interval_s = list(counted.raw_times), counted.interval_s
-        events: dict[tuple[str, ...], list[tuple[float, float]]] = {}
-        for counter in counted.counters:
-            kind = self._kind(counter)
-            before = 0.0
-            for time, total in zip(counter.times, counter.totals, strict=True):
-                events.setdefault(kind, []).append((time, total - before))
-                before = total
-        for kind, steps in events.items():
-            _add(self.sums[kind], sorted(steps))
-        for series in raw.series:
-            points = [point for point in series.points if not isnan(point[1])]
-            if points:
-                self._meet(series, *points[-1])
-        self._heard(raw)
-
-    def extend(self, answer: Answer) -> None:
-        """Add the samples that are newer than what is known of their series."""
-        moments: set[float] = set()
-        span = (0.0, 0.0, 0)
-        known_before = {target: cell[0] for target, cell in self.targets.items()}
-        for series in answer.series:
-            points = series.points
-            if not points:
-                continue
-            one = self.known.get(_name(series))
-            if one is None:
-                at, value = points[0]
-                one = self._meet(series, at, value)
-                born = _target(series) in known_before or value <= few(points, self.interval_s)
-                _add(one.sum, ((at, value if born else 0.0),))
-                moments.add(at)
-            if points[-1][0] <= one.at:
-                continue
-            first = len(points) - 1
-            while first and points[first - 1][0] > one.at:
-                first -= 1
-            steps, before = [], one.value
-            for at, value in points[first:]:
-                if value == value:
-                    steps.append((at, value - before if value >= before else value))
-                    before = value
-            if steps:
-                one.at, one.value = steps[-1][0], before
-                if span != (spanned := (steps[0][0], one.at, len(steps))):
-                    span = spanned
-                    moments.update([at for at, _ in steps])
-                _add(one.sum, steps)
-            if one.at > one.target[0]:
-                one.target[0] = one.at
-        self._saw(moments)
-        longest = max((series.points for series in answer.series[:5]), key=len, default=())
-        if len(longest) > 2:
-            self.interval_s = scrape_interval([longest])
-        self._heard(answer)
-
-    def counted(self) -> Counted:
-        """Everything so far as a look takes it."""
-        newest_at = max((cell[0] for cell in self.targets.values()), default=None)
-        alive_since = (newest_at or 0.0) - GAP_INTERVALS * self.interval_s
-        settled_at = min((cell[0] for cell in self.targets.values() if cell[0] >= alive_since), default=newest_at)
-        del self.times[:-LONGEST]
-        for counter in self.sums.values():
-            _shorten(counter)
-        return Counted(
-            tuple(self.sums.values()),
-            tuple(self.times),
-            self.interval_s,
-            newest_at,
-            self.server_time,
-            self.warnings,
-            settled_at,
-        )
-
-    def _saw(self, moments: set[float]) -> None:
-        fresh = sorted(moments.difference(self.times[-len(moments) - 1 :]))
-        if fresh and self.times and fresh[0] < self.times[-1]:
-            self.times = sorted({*self.times, *fresh})
-        else:
-            self.times += fresh
-
-    def _heard(self, answer: Answer) -> None:
-        self.server_time, self.warnings = answer.server_time, answer.warnings
-
-    def _meet(self, series: Series, at: float, value: float) -> _Known:
-        target = self.targets.setdefault(_target(series), [at])
-        target[0] = max(target[0], at)
-        one = _Known(at, value, self._sum(self._kind(series)), target)
-        self.known[_name(series)] = one
-        return one
-
-    def _kind(self, series: Series | Counter) -> tuple[str, ...]:
-        labels = series.labels
-        kind = tuple([intern(labels.get(name, "")) for name in _KINDS[self.metric]])
-        if labels.get("reporter") == "destination":
-            kind += tuple(labels.get(name, "") for name in _PODS)
-        self._sum(kind)
-        return kind
-
-    def _sum(self, kind: tuple[str, ...]) -> Counter:
-        found = self.sums.get(kind)
-        if found is None:
-            names = (*_KINDS[self.metric], *_PODS)
-            labels = {name: value for name, value in zip(names, kind, strict=False) if value}
-            found = self.sums[kind] = Counter(labels, array("d"), array("d"))
-        return found
+_NO_METRICS = frozenset[str]()
 
 
 class Memory:
@@ -213,7 +71,7 @@ class Memory:
         self.asked_at: float | None = None
         self.detailed = False
         self._fits: bool | None = None
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, Sampled] = {}
         self._sums: dict[str, Sums] = {}
         self._asked: dict[str, tuple[Query, ...]] = {}
         self._large: frozenset[str] | None = None
@@ -249,7 +107,7 @@ class Memory:
         if requests is None and self.summed:
             return
         sizes = {REQUESTS: requests or 0.0, BUCKETS: buckets or 0.0}
-        self._large = frozenset([metric for metric, size in sizes.items() if size > MANY]) or NONE
+        self._large = frozenset([metric for metric, size in sizes.items() if size > MANY]) or _NO_METRICS
         self._interval_s = SCRAPES_S / scrapes if scrapes else self._interval_s
         for sums in self._sums.values():
             sums.interval_s = self._interval_s
@@ -365,7 +223,7 @@ class Memory:
         if kept is not None and metric in self._asked:
             kept.extend(good[0])
         else:
-            kept = self._kept[metric] = _Kept(metric)
+            kept = self._kept[metric] = Sampled(metric)
             kept.begin(good[0], good[1] if len(good) > 1 else None)
         return wide[-1].promql if wide else "", kept.counted()
 
@@ -488,48 +346,3 @@ def _exceeds(report: GateReport) -> bool:
 
 def _series(metric: str, target: Target) -> str:
     return selector(metric, {"destination_service": hosts(target)})
-
-
-def _name(series: Series) -> int:
-    """A series' labels as 64 bits: the labels themselves would be half a megabyte for each rollout."""
-    return hash((tuple(series.labels), tuple(series.labels.values())))
-
-
-def _target(series: Series) -> tuple[str, ...]:
-    return tuple(series.labels.get(name, "") for name in _TARGET)
-
-
-def _add(counter: Counter, steps: Iterable[tuple[float, float]]) -> None:
-    """Add what was counted at these moments (ascending). The last moment is kept even when nothing was counted."""
-    times, totals = counter.times, counter.totals
-    assert isinstance(times, array)
-    assert isinstance(totals, array)
-    for at, more in steps:
-        if not times or at > times[-1]:
-            total = totals[-1] if totals else 0.0
-            if len(totals) > 1 and totals[-2] == total:
-                times[-1] = at
-                totals[-1] = total + more
-            else:
-                times.append(at)
-                totals.append(total + more)
-        elif more:
-            index = bisect_right(times, at)
-            if index and times[index - 1] == at:
-                index -= 1
-            else:
-                times.insert(index, at)
-                totals.insert(index, totals[index - 1] if index else 0.0)
-            for later in range(index, len(totals)):
-                totals[later] += more
-
-
-def _shorten(counter: Counter) -> None:
-    """Leave out three of four moments of the older half once there are very many; what was counted stays."""
-    times, totals = counter.times, counter.totals
-    if len(times) > LONGEST:
-        assert isinstance(times, array)
-        assert isinstance(totals, array)
-        half = len(times) // 2
-        times[:half] = times[3:half:4]
-        totals[:half] = totals[3:half:4]
