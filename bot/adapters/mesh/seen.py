@@ -16,18 +16,6 @@ from bot.rollout.model import Target
 from bot.rollout.route import RouteState
 
 Key = tuple[str, str]
-_WINDOW = -12
-_TYPICAL = (
-    b'{"metadata":{"name":"","namespace":"","uid":"","resourceVersion":"","annotations":{"canary-bot.dev/rollout":'
-    b'"{\\"rollout\\":\\"\\",\\"revision\\":1,\\"weight\\":5,\\"phase\\":\\"Progressing\\",\\"service\\":\\"\\",'
-    b'\\"namespace\\":\\"\\",\\"host\\":\\".svc.cluster.local\\",\\"stable\\":\\".svc.cluster.local/v1\\",'
-    b'\\"canary\\":\\".svc.cluster.local/v2\\",\\"route\\":\\"http/primary\\",\\"match\\":\\"\\",\\"total\\":100,'
-    b'\\"reason\\":\\"\\"}"},"managedFields":[{"manager":"kubectl","time":"2026-","fieldsV1":{"f:spec":{"f:http":{}}}},'
-    b'{"manager":"canary-bot","time":"2026-","fieldsV1":{"f:spec":{"f:http":{}}}}]},"spec":{"http":[{"name":"primary",'
-    b'"match":[{"uri":{"prefix":"/"}}],"route":[{"destination":{"host":".svc.cluster.local","subset":"v1"},"weight":95},'
-    b'{"destination":{"host":".svc.cluster.local","subset":"v2"},"weight":5}]}]}}'
-)
-"""What most objects have in common need not be kept of each."""
 
 
 @dataclass(slots=True)
@@ -140,12 +128,11 @@ def _older(version: str, other: str) -> bool:
 
 
 def _packed(manifest: Manifest) -> bytes:
-    packing = zlib.compressobj(wbits=_WINDOW, memLevel=4, zdict=_TYPICAL)
-    return packing.compress(json.dumps(manifest, separators=(",", ":")).encode()) + packing.flush()
+    return zlib.compress(json.dumps(manifest, separators=(",", ":")).encode())
 
 
 def _unpacked(packed: bytes) -> Manifest:
-    found: Manifest = json.loads(zlib.decompressobj(wbits=_WINDOW, zdict=_TYPICAL).decompress(packed))
+    found: Manifest = json.loads(zlib.decompress(packed))
     return found
 
 
