@@ -13,7 +13,7 @@ from bot.adapters.redis.shards import shard_of
 from bot.errors import Conflict, LeaseLost, Transient
 from bot.ports.store import Outline
 from bot.rollout.model import Phase, Rollout
-from tests.fixtures.redis import RedisServer, running_redis
+from tests.fixtures.redis import RedisServer, running_redis, token_of
 from tests.fixtures.redis_fleet import Servers, cluster, master_of
 from tests.fixtures.requirements import needs_binary
 from tests.fixtures.rollouts import NOW, ended, rollout
@@ -21,13 +21,6 @@ from tests.fixtures.rollouts import NOW, ended, rollout
 KEYS = "canary-bot:{0}:"
 
 pytestmark = pytest.mark.usefixtures("patient")
-
-
-@pytest.fixture
-async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
-    store = RedisStore(redis_server.url)
-    yield store
-    await store.close()
 
 
 @pytest.fixture
@@ -39,12 +32,6 @@ async def older(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
         script.sha = "0" * 40
     yield store
     await store.close()
-
-
-async def _token(store: RedisStore, owner: str = "one") -> int:
-    lease = await store.leases.acquire(owner, 30.0)
-    assert lease is not None
-    return lease.token
 
 
 async def _save(store: RedisStore, saved: Rollout, token: int, save_id: str = "") -> None:
@@ -81,7 +68,7 @@ async def test_only_what_has_changed_is_read(store: RedisStore, redis_server: Re
     redis_server.say("CONFIG", "RESETSTAT")
     assert await store.rollouts.outlines() == before
     assert _read_records(redis_server) == 0
-    token = await _token(store)
+    token = await token_of(store)
     await _save(store, rollout("a07-1", "a07", phase=Phase.HOLDING, revision=4), token)
     redis_server.say("CONFIG", "RESETSTAT")
     after = await store.rollouts.outlines()
@@ -97,7 +84,7 @@ async def test_what_others_create_save_and_end_is_seen(store: RedisStore, redis_
     await other.rollouts.create(rollout("a-1", "a"), NOW, (), ())
     await other.rollouts.create(rollout("b-1", "b"), NOW, (), ())
     assert _ids(await store.rollouts.outlines()) == ["a-1", "b-1"]
-    await _save(other, ended("a-1", "a"), await _token(other))
+    await _save(other, ended("a-1", "a"), await token_of(other))
     assert await store.rollouts.outlines() == (Outline.of(rollout("b-1", "b")),)
     await other.close()
 
@@ -107,7 +94,7 @@ async def test_more_changes_than_are_read_at_once(store: RedisStore, redis_serve
     await store.rollouts.create(rollout("a-1", "a"), NOW, (), ())
     await store.rollouts.outlines()
     other = RedisStore(redis_server.url)
-    token = await _token(other)
+    token = await token_of(other)
     for number in range(450):
         await other.rollouts.create(rollout(f"b{number}-1", f"b{number}"), NOW, (), ())
     for number in range(0, 450, 2):
@@ -119,7 +106,7 @@ async def test_more_changes_than_are_read_at_once(store: RedisStore, redis_serve
 
 async def test_a_store_that_was_emptied(store: RedisStore, redis_server: RedisServer) -> None:
     """Nothing of before is told, whatever has been written since."""
-    token = await _token(store)
+    token = await token_of(store)
     for name in "abc":
         await store.rollouts.create(rollout(f"{name}-1", name), NOW, (), ())
     assert len(await store.rollouts.outlines()) == 3
@@ -127,14 +114,14 @@ async def test_a_store_that_was_emptied(store: RedisStore, redis_server: RedisSe
     assert await store.rollouts.outlines() == ()
     for name in "cde":
         await store.rollouts.create(rollout(f"{name}-1", name), NOW, (), ())
-    assert await _token(store) > token
+    assert await token_of(store) > token
     assert _ids(await store.rollouts.outlines()) == ["c-1", "d-1", "e-1"]
 
 
 @pytest.mark.parametrize("words", [("DEL", "changes"), ("XTRIM", "changes", "MAXLEN", "1")])
 async def test_a_log_that_was_cut(store: RedisStore, redis_server: RedisServer, words: tuple[str, ...]) -> None:
     """A process that was silent for longer than the log reaches back reads everything."""
-    token = await _token(store)
+    token = await token_of(store)
     for name in "abc":
         await store.rollouts.create(rollout(f"{name}-1", name), NOW, (), ())
     assert len(await store.rollouts.outlines()) == 3
@@ -151,7 +138,7 @@ async def test_a_restart_that_lost_the_last_second(redis_binary: str) -> None:
     """What was seen and then lost is told no longer, also when the store has gone on since."""
     with running_redis(redis_binary) as server:
         store = RedisStore(server.url)
-        token = await _token(store)
+        token = await token_of(store)
         for name in "ab":
             await store.rollouts.create(rollout(f"{name}-1", name), NOW, (), ())
         folder = server.say("CONFIG", "GET", "dir").split("\r\n")[-2]
@@ -168,7 +155,7 @@ async def test_a_restart_that_lost_the_last_second(redis_binary: str) -> None:
         with running_redis(redis_binary, "--dir", folder, port=server.port) as back:
             other = RedisStore(back.url)
             back.say("DEL", f"{KEYS}lease")
-            await _token(other, "two")
+            await token_of(other, "two")
             for name in "defg":
                 await other.rollouts.create(rollout(f"{name}-1", name), NOW, (), ())
             with suppress(Transient):
@@ -184,7 +171,7 @@ async def test_an_older_version_writes_meanwhile(
     store: RedisStore, older: RedisStore, redis_server: RedisServer
 ) -> None:
     """In a rolling update what the other version saves, ends and creates is told, while it holds and after."""
-    token = await _token(store)
+    token = await token_of(store)
     for name in "abc":
         await store.rollouts.create(rollout(f"{name}-1", name), NOW, (), ())
     assert len(await store.rollouts.outlines()) == 3
@@ -202,7 +189,7 @@ async def test_an_older_version_writes_meanwhile(
     await _save(older, ended("c-1", "c"), theirs.token)
     await older.rollouts.create(rollout("e-1", "e"), NOW, (), ())
     await older.leases.release("two", theirs)
-    await _token(store)
+    await token_of(store)
     found = await store.rollouts.outlines()
     assert _ids(found) == ["a-1", "b-1", "d-1", "e-1"]
     assert [one.phase for one in found[:2]] == [Phase.HOLDING, Phase.HOLDING]
@@ -213,14 +200,14 @@ async def test_an_older_version_held_while_nobody_read(
     store: RedisStore, older: RedisStore, redis_server: RedisServer
 ) -> None:
     """What it saved between two leases of this version is told by who has read before the first and after the last."""
-    token = await _token(store)
+    token = await token_of(store)
     await store.rollouts.create(rollout("a-1", "a"), NOW, (), ())
     await store.rollouts.outlines()
     redis_server.say("DEL", f"{KEYS}lease")
-    theirs = await _token(older, "two")
+    theirs = await token_of(older, "two")
     await _save(older, rollout("a-1", "a", phase=Phase.HOLDING), theirs)
     redis_server.say("DEL", f"{KEYS}lease")
-    assert await _token(store) > theirs > token
+    assert await token_of(store) > theirs > token
     (found,) = await store.rollouts.outlines()
     assert found.phase is Phase.HOLDING
 
@@ -285,7 +272,7 @@ async def test_whatever_happens_it_is_what_a_first_reading_tells(
     async def take(by: RedisStore) -> None:
         owner = "two" if by is older else "one"
         redis_server.say("DEL", f"{KEYS}lease")
-        tokens[owner] = await _token(by, owner)
+        tokens[owner] = await token_of(by, owner)
 
     async def aside(by: RedisStore) -> None:
         if made:

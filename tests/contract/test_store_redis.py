@@ -14,21 +14,8 @@ from bot.errors import Conflict, LeaseLost, Permanent, Transient, Unreadable
 from bot.ports.store import Posted
 from bot.rollout.effects import MessageKind
 from tests.fakes.clock import FakeClock
-from tests.fixtures.redis import RedisServer, running_redis
+from tests.fixtures.redis import RedisServer, running_redis, token_of
 from tests.fixtures.rollouts import NOW, audit, ended, freeze, message, request, rollout
-
-
-@pytest.fixture
-async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
-    store = RedisStore(redis_server.url)
-    yield store
-    await store.close()
-
-
-async def _token(store: RedisStore, owner: str = "one") -> int:
-    lease = await store.leases.acquire(owner, 30.0)
-    assert lease is not None
-    return lease.token
 
 
 async def test_an_unreadable_record_is_moved_aside_and_comes_back(store: RedisStore, redis_server: RedisServer) -> None:
@@ -86,7 +73,7 @@ async def test_an_unreadable_freeze_binds_and_can_be_lifted(store: RedisStore, r
 
 async def test_history_is_bounded(store: RedisStore, redis_server: RedisServer) -> None:
     """The newest 500 of the fleet and the newest 50 of each service stay; records of the others are gone."""
-    token = await _token(store)
+    token = await token_of(store)
     for number in range(60):
         done = ended(f"rare-{number}", "rare", at=NOW + number)
         await store.rollouts.save(done, None, (), (audit(done.id),), token=token, save_id=done.id)
@@ -146,11 +133,11 @@ async def test_prefixes_do_not_mix(redis_server: RedisServer) -> None:
 
 async def test_tokens_rise_over_a_wiped_server(store: RedisStore, redis_server: RedisServer) -> None:
     """A Redis that lost everything hands out higher tokens still, and refuses the old holder's saves."""
-    old = await _token(store)
+    old = await token_of(store)
     redis_server.wipe()
     with pytest.raises(LeaseLost):
         await store.rollouts.save(rollout(), NOW, (), (), token=old, save_id="s1")
-    assert await _token(store, "two") > old
+    assert await token_of(store, "two") > old
 
 
 async def test_a_lease_is_counted_from_before_the_call(redis_server: RedisServer) -> None:
@@ -228,7 +215,7 @@ async def test_a_full_server_is_transient_and_keeps_nothing_by_halves(redis_bina
     """Out of memory refuses the whole save; afterwards it works."""
     with running_redis(redis_binary) as server:
         store = RedisStore(server.url)
-        token = await _token(store)
+        token = await token_of(store)
         server.say("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(Transient):
             await store.rollouts.save(rollout(), NOW, (message(),), (audit(),), token=token, save_id="s1")

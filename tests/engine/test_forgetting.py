@@ -80,10 +80,7 @@ async def test_an_end_that_the_store_forgot_before_it_was_saved_is_told_by_who_b
     former holder knows, and says so once, with the reason and with what is lost; the audit has it too."""
     async with stage() as made:
         name = await sent_back_behind_a_cut(made)
-        made.store.wipe()
-        made.store.leases.steal("bot-2", 600.0)
-        made.store.down = False
-        await made.play(20)
+        await another_has_an_empty_store(made)
         assert not made.engine.leading
         (notice,) = told(made, name)
         assert (notice.kind, notice.channel) == (MessageKind.NOTICE, "#payments")
@@ -143,6 +140,25 @@ async def test_an_end_that_others_brought_about_is_told_by_them_alone() -> None:
         assert told(made, name) == []
 
 
+async def at_zero_unseen(made: Stage) -> str:
+    """The store is away, and the canary's way to 0 arrives without a reply; the rollout's id."""
+    name = await at_ten(made)
+    made.store.down = True
+    made.mesh.fail("lost")
+    made.mesh.fail("transient", times=500)
+    made.metrics.behave(HOST, "v2", fail=0.5)
+    await made.play(60, until=lambda: made.weights() == [10, 0])
+    return name
+
+
+async def another_has_an_empty_store(made: Stage) -> None:
+    """The store comes back without anything, and another process has the lease."""
+    made.store.wipe()
+    made.store.leases.steal("bot-2", 600.0)
+    made.store.down = False
+    await made.play(20)
+
+
 def ended_by_another(made: Stage, name: str) -> None:
     """Another holder has sent the canary to 0 and saved the end."""
     record = made.store.rollouts.records[name]
@@ -158,18 +174,10 @@ def ended_by_another(made: Stage, name: str) -> None:
 async def test_an_end_that_was_not_seen_to_arrive_is_looked_for_on_the_route() -> None:
     """The patch to 0 arrived without a reply, and the store has forgotten the rollout: its mark says how it ended."""
     async with stage() as made:
-        name = await at_ten(made)
-        made.store.down = True
-        made.mesh.fail("lost")
-        made.mesh.fail("transient", times=500)
-        made.metrics.behave(HOST, "v2", fail=0.5)
-        await made.play(60, until=lambda: made.weights() == [10, 0])
+        name = await at_zero_unseen(made)
         (rollout,) = made.engine.cut_off()
         assert rollout.phase is Phase.ROLLING_BACK
-        made.store.wipe()
-        made.store.leases.steal("bot-2", 600.0)
-        made.store.down = False
-        await made.play(20)
+        await another_has_an_empty_store(made)
         (notice,) = told(made, name)
         assert "v2 is at 0" in notice.text
         assert [line.weight_percent for line in made.store.audits if line.rollout == name][-1] == 0
@@ -185,10 +193,7 @@ async def test_what_is_rebuilt_from_its_route_is_not_told_of_as_an_end() -> None
         await made.play(30)
         (rollout,) = made.engine.cut_off()
         assert rollout.phase is Phase.ROLLING_BACK
-        made.store.wipe()
-        made.store.leases.steal("bot-2", 600.0)
-        made.store.down = False
-        await made.play(20)
+        await another_has_an_empty_store(made)
         assert made.mesh.weights("payments") == (90, 10)
         assert told(made, name) == []
 
@@ -198,17 +203,9 @@ async def test_a_way_to_0_that_nothing_tells_of_any_more_is_said_to_be_unknown(r
     """The patch to 0 arrived without a reply, somebody deleted the route (and made it again with the canary in it), and
     the store has forgotten the rollout: people are told once that nobody can know, and what the route shows."""
     async with stage() as made:
-        name = await at_ten(made)
-        made.store.down = True
-        made.mesh.fail("lost")
-        made.mesh.fail("transient", times=500)
-        made.metrics.behave(HOST, "v2", fail=0.5)
-        await made.play(60, until=lambda: made.weights() == [10, 0])
+        name = await at_zero_unseen(made)
         made.mesh.delete("payments") if route == "deleted" else made.mesh.make_again("payments", canary_weight=40)
-        made.store.wipe()
-        made.store.leases.steal("bot-2", 600.0)
-        made.store.down = False
-        await made.play(20)
+        await another_has_an_empty_store(made)
         (notice,) = told(made, name)
         shows = "there is no route any more" if route == "deleted" else "the route gives it 40% now"
         assert f"was being sent to 0, and whether that arrived is not known: {shows}" in notice.text
