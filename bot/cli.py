@@ -29,8 +29,6 @@ app = typer.Typer(
 @app.command()
 def run() -> None:
     """Serve until SIGTERM. Settings come from the environment (see docs/settings.md) and the catalog file."""
-    import asyncio
-
     from bot import service
     from bot.adapters import log
     from bot.errors import CanaryError
@@ -38,7 +36,7 @@ def run() -> None:
     settings = _settings()
     log.configure(settings.log_level, settings.secrets)
     try:
-        raise typer.Exit(asyncio.run(service.run(settings)))
+        raise typer.Exit(service.serve(settings))
     except CanaryError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error

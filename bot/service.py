@@ -5,6 +5,8 @@ import faulthandler
 import gc
 import signal
 
+import uvloop
+
 from bot.bootstrap import Bot, build
 from bot.errors import OtherShards
 from bot.settings import Settings
@@ -17,6 +19,11 @@ COLLECTED_AFTER = (20_000, 50, 50)
 rollouts in memory each whole collection stops the event loop for a good part of a second, every few seconds."""
 HANGS_AFTER_S = 28.0
 """A stop takes no longer, whatever hangs: then the process says where, and ends. Kubernetes waits for 30 s."""
+
+
+def serve(settings: Settings) -> int:
+    """`run` on libuv's event loop, which takes a sixth off the processor time of a look (docs/load.md)."""
+    return uvloop.run(run(settings))
 
 
 async def run(settings: Settings) -> int:
