@@ -100,9 +100,11 @@ class Table:
         self.cells = array("d")
 
     def begin(self, at: float) -> None:
-        """A further moment, at which nothing more has been counted yet."""
-        self.cells.extend(self.cells[-self.width :] if self.times and self.width else [0.0] * self.width)
-        self.times.append(at)
+        """A further moment, at which nothing more has been counted yet. New arrays are as large as they have to be:
+        those that grow in place keep room for more, in thousands of tables."""
+        last = self.cells[-self.width :] if self.times and self.width else array("d", [0.0] * self.width)
+        self.cells = self.cells + last
+        self.times = self.times + array("d", (at,))
 
     def count(self, place: int, more: float) -> None:
         """Add to a counter at the newest moment."""

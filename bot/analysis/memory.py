@@ -8,9 +8,10 @@ increments that Prometheus has added up, and not for samples (`bot.analysis.sums
 limit, samples are asked for again: what it is put down to takes all buckets and the pods.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from bot.analysis.counts import GAP_INTERVALS, Counted, Counter
 from bot.analysis.latency import Latencies
@@ -40,8 +41,11 @@ NARROW = (Rung(15), Rung(30), Rung(60), Rung(120), Rung(300))
 FRESH_S = 200.0
 SCRAPES_S = 120
 Sorted = TypeVar("Sorted", Traffic, Latencies)
+Kept = TypeVar("Kept")
 METRICS = (REQUESTS, BUCKETS)
 _NO_METRICS = frozenset[str]()
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""Of samples most rollouts of a large fleet keep nothing, and a dictionary for each of them is 64 bytes."""
 
 
 class Memory:
@@ -71,14 +75,14 @@ class Memory:
         self.asked_at: float | None = None
         self.detailed = False
         self._fits: bool | None = None
-        self._kept: dict[str, Sampled] = {}
-        self._sums: dict[str, Sums] = {}
-        self._asked: dict[str, tuple[Query, ...]] = {}
+        self._kept: Mapping[str, Sampled] = _NOTHING
+        self._sums: tuple[Sums, ...] = ()
+        self._asked: Mapping[str, tuple[Query, ...]] = _NOTHING
         self._large: frozenset[str] | None = None
         self._interval_s = 15.0
         self._ahead_s = 0.0
         self._begin = 0.0
-        self._sorted: dict[str, tuple[tuple[Counter, ...], Target, Traffic | Latencies]] = {}
+        self._sorted: Mapping[str, tuple[tuple[Counter, ...], Target, Traffic | Latencies]] = _NOTHING
 
     @property
     def sized(self) -> bool:
@@ -109,9 +113,10 @@ class Memory:
         sizes = {REQUESTS: requests or 0.0, BUCKETS: buckets or 0.0}
         self._large = frozenset([metric for metric, size in sizes.items() if size > MANY]) or _NO_METRICS
         self._interval_s = SCRAPES_S / scrapes if scrapes else self._interval_s
-        for sums in self._sums.values():
+        for sums in self._sums:
             sums.interval_s = self._interval_s
-        self._kept = {metric: kept for metric, kept in self._kept.items() if not self._many(metric)}
+        for metric in self._large:
+            self._kept = _without(metric, self._kept)
 
     def sums(self, metric: str) -> bool:
         """This metric is asked for in sums."""
@@ -131,10 +136,11 @@ class Memory:
         begin = begin_of(rollout)
         if begin is None:
             return ()
-        self._kept.pop(metric, None)
-        sums = self._sums.get(metric)
+        self._kept = _without(metric, self._kept)
+        sums = self._sums_of(metric)
         if sums is None or (sums.target is not rollout.target and sums.target != rollout.target):
-            sums = self._sums[metric] = Sums(metric, rollout.target, self._interval_s, _limits_ms(metric, rollout))
+            sums = Sums(metric, rollout.target, self._interval_s, _limits_ms(metric, rollout))
+            self._sums = (*self._others(metric), sums)
             if self._going_on(rollout, now):
                 sums.sampled.append(rollout.bake.covered_until)
         sums.pending = tuple(
@@ -150,18 +156,28 @@ class Memory:
 
     def _begin_anew(self) -> None:
         """Nothing has been asked at this look yet."""
-        self._asked.clear()
-        for sums in self._sums.values():
+        self._asked = _NOTHING
+        for sums in self._sums:
             sums.pending = None
 
     def _asked_in_sums(self, metric: str) -> Sums | None:
         """The sums that this look asks for, None where it asks for samples or nothing."""
-        sums = self._sums.get(metric)
+        sums = self._sums_of(metric)
         return sums if sums is not None and sums.pending is not None else None
+
+    def _sums_of(self, metric: str) -> Sums | None:
+        for sums in self._sums:
+            if sums.metric == metric:
+                return sums
+        return None
+
+    def _others(self, metric: str) -> tuple[Sums, ...]:
+        """The sums of other metrics."""
+        return tuple([sums for sums in self._sums if sums.metric != metric])
 
     def begin(self, begin: float) -> float | None:
         """From which moment on the sums know everything of the present weight; None without sums."""
-        known = [sums.since for sums in self._sums.values() if sums.pending is not None and sums.until]
+        known = [sums.since for sums in self._sums if sums.pending is not None and sums.until]
         return max(self._since(begin), *known) if known else None
 
     def _since(self, begin: float) -> float:
@@ -188,12 +204,12 @@ class Memory:
                 left = [query for query in left if query not in wide]
                 left += self.sum_questions(metric, rollout, now)
                 continue
-            self._sums.pop(metric, None)
+            self._sums = self._others(metric)
             narrow = self._narrow(metric, rollout, now)
             if narrow is None:
-                self._kept.pop(metric, None)
+                self._kept = _without(metric, self._kept)
                 continue
-            self._asked[metric] = narrow
+            self._asked = {**self._asked, metric: narrow}
             history = coverage_question(rollout, now) if metric == REQUESTS and self._covers(rollout, begin) else None
             left = [query for query in left if query not in wide and query != history]
             left += narrow
@@ -223,7 +239,8 @@ class Memory:
         if kept is not None and metric in self._asked:
             kept.extend(good[0])
         else:
-            kept = self._kept[metric] = Sampled(metric)
+            kept = Sampled(metric)
+            self._kept = {**self._kept, metric: kept}
             kept.begin(good[0], good[1] if len(good) > 1 else None)
         return wide[-1].promql if wide else "", kept.counted()
 
@@ -240,7 +257,7 @@ class Memory:
         keep = [self._since(begin)]
         if rollout.bake.arrived_at is not None:
             keep.append(rollout.bake.arrived_at + self._ahead_s)
-        return sums.counted(keep)
+        return sums.counted(keep, rollout.bake.covered_until)
 
     def behind(self, skew_s: float) -> None:
         """By how much Prometheus' clock is ahead of ours; less than a second is not known."""
@@ -257,7 +274,7 @@ class Memory:
         if former is not None and former[0] == counted.counters and former[1] is target:
             return replace(former[2], counted=counted)  # type: ignore[return-value]
         found = sort(target, counted)
-        self._sorted[metric] = (counted.counters, target, found)
+        self._sorted = {**self._sorted, metric: (counted.counters, target, found)}
         return found
 
     def _many(self, metric: str) -> bool:
@@ -281,6 +298,12 @@ class Memory:
         reach_s = max(0.0, behind_s) + MAX_SKEW_S + 2 * kept.interval_s
         rung = next((rung for rung in NARROW if rung.window_s >= reach_s), NARROW[-1])
         return (Query(over(_series(metric, rollout.target), rung.window_s)),)
+
+
+def _without(metric: str, kept: Mapping[str, Kept]) -> Mapping[str, Kept]:
+    if metric not in kept:
+        return kept
+    return {name: one for name, one in kept.items() if name != metric} or _NOTHING
 
 
 def _told_by(sums: Sums, rollout: Rollout, now: float) -> str:

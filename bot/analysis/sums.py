@@ -10,7 +10,7 @@ for the p99 that people read, are asked for every four minutes, and at every loo
 """
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -37,6 +37,8 @@ BEHIND_S = 2.0
 SHOWN_EVERY_S = 240.0
 POINTS = 16
 SAMPLED = 64
+PLACE = (1 << 15) - 1
+"""The bits of a row's name that tell where it is added to; all of them: nowhere."""
 BEGINS_WITHIN_S = 5.0
 
 Shared = TypeVar("Shared")
@@ -98,8 +100,7 @@ class Sums:
     __slots__ = (
         "_bounds",
         "_layout",
-        "_names",
-        "_places",
+        "_rows",
         "_shown",
         "_table",
         "_texts",
@@ -123,7 +124,7 @@ class Sums:
         self.buckets = metric.endswith("_bucket")
         self.target = target
         self.interval_s = interval_s
-        self.limits_ms = limits_ms
+        self.limits_ms = _same(limits_ms)
         self.since = 0.0
         self.until = 0.0
         self.newest_at: float | None = None
@@ -134,8 +135,7 @@ class Sums:
         self.sampled = array("d")
         self._table = Table()
         self._layout: Layout[Line | Bucket] = layout(())
-        self._names = array("q")
-        self._places = array("h")
+        self._rows = array("q")
         self._texts: tuple[str, ...] = ()
         self._bounds: frozenset[float] | None = None
         self._shown: Shown | None = None
@@ -201,28 +201,27 @@ class Sums:
             if len(labels) == 1 or (kept is not None and bound_of(labels.get("le", "")) not in kept):
                 continue
             place = self._place(labels)
-            if place >= 0 and (value := row.points[-1][1]) == value:
+            if place != PLACE and (value := row.points[-1][1]) == value:
                 table.count(place, value)
 
     def _place(self, labels: Mapping[str, str]) -> int:
-        """Where a row of an answer is added to, negative when it is about nothing that is kept. Rows are known again by
-        64 bits of their labels."""
-        name = hash((*labels, *labels.values()))
-        index = bisect_left(self._names, name)
-        if index == len(self._names) or self._names[index] != name:
-            self._names.insert(index, name)
-            self._places.insert(index, self._column(labels))
-        return self._places[index]
+        """Where a row of an answer is added to, `PLACE` when it is about nothing that is kept. Rows are known again by
+        the upper 49 bits of a hash of their labels; their place is in the others."""
+        rows, name = self._rows, hash((*labels, *labels.values())) & ~PLACE
+        index = bisect_left(rows, name)
+        if index == len(rows) or rows[index] & ~PLACE != name:
+            rows.insert(index, name | self._column(labels))
+        return rows[index] & PLACE
 
     def _column(self, labels: Mapping[str, str]) -> int:
         reporter = labels.get("reporter")
         if reporter is None:
-            return -1
+            return PLACE
         kind: Line | Bucket
         if self.buckets:
             bound = bound_of(labels.get("le", ""))
             if bound is None or (self._bounds is not None and bound not in self._bounds):
-                return -1
+                return PLACE
             kind = Bucket(intern(reporter), whose(self.target, labels), bound)
         else:
             kind = Line(intern(reporter), whose(self.target, labels), outcome_of(labels))
@@ -277,10 +276,12 @@ class Sums:
             shown.count(side, bound, value)
         shown.sides = _same(shown.sides)
 
-    def counted(self, keep: Iterable[float]) -> Counted:
+    def counted(self, keep: Iterable[float], covered_until: float = 0.0) -> Counted:
         """Everything so far, as a look takes it; single series are not kept. `keep` are moments at which a window may
-        begin: what was counted after them stays exact when old moments are left out."""
+        begin: what was counted after them stays exact when old moments are left out. Nobody asks for scrapes before
+        `covered_until` any more, but for the last of them."""
         self._thin(tuple(keep))
+        del self.sampled[: max(0, bisect_right(self.sampled, covered_until) - 1)]
         return Counted(
             (),
             tuple(self.sampled),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.analysis.assessment import assess, questions
-from bot.analysis.counts import count
+from bot.analysis.counts import count, covered
 from bot.analysis.latency import sort as sort_latencies
 from bot.analysis.look import BUCKETS, REQUESTS
 from bot.analysis.memory import Memory
@@ -250,6 +250,26 @@ def test_a_new_holder_goes_on_from_the_evidence_in_words_that_all_share() -> Non
         texts.add(tuple(query.promql for query in scene.asked))
         assert look.evidence[0].requests - former == pytest.approx(750, abs=5)
     assert len(texts) == 1
+
+
+def test_scrapes_that_are_covered_are_forgotten() -> None:
+    """What a look covers anew is the same without them, also after a gap, and few are kept however long it goes."""
+    scene = Summed(ERRORS, weight=50, scrape_s=5.0)
+    forgetting, keeping = (Sums(REQUESTS, target(), 5.0, None) for _ in range(2))
+    begin = covered_until = scene.clock.now()
+    for after_s in (15.0,) * 5 + (45.0, 15.0, 200.0) + (15.0,) * 9:
+        scene.clock.advance(after_s)
+        told = []
+        for sums in (forgetting, keeping):
+            asked = sums.questions(begin, None, scene.clock.now(), 15.0, whole=False)
+            answers = answered(scene, [one.query for one in asked])
+            sums.take(asked, [answers[one.query] for one in asked], begin)
+            counted = sums.counted((begin,), covered_until if sums is forgetting else 0.0)
+            told.append(covered(counted.raw_times, covered_until, 5.0))
+        assert told[0] == told[1]
+        assert len(forgetting.sampled) <= after_s / 5.0 + 1
+        covered_until = told[0][1]
+    assert len(keeping.sampled) > 40
 
 
 def test_nothing_is_asked_before_there_is_a_weight() -> None:
