@@ -34,6 +34,10 @@ class KubeCluster:
         found = await self._kube.all(path("", "v1", "pods", namespace), selector=selector_text(selector))
         return tuple(sorted((pod_facts(pod) for pod in found if serving(pod)), key=lambda pod: pod.name))
 
+    def known_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...] | None:
+        """Nothing is known without asking."""
+        return None if selector else ()
+
     async def ready_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> int | None:
         """Ready pods, None when the API server does not say so within 300 ms or there is no selector to ask by."""
         return await _ready(self.pods, namespace, selector)
@@ -151,6 +155,14 @@ class WatchedCluster(KubeCluster):
             return pods.select(selector)
         async with self._past:
             return await super().pods(namespace, selector)
+
+    def known_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...] | None:
+        """The same from the watch alone; None while it has not told them, or is broken."""
+        pods = self._watched.get(namespace)
+        if not selector or pods is None or not pods.known:
+            return super().known_pods(namespace, selector)
+        pods.asked_at = self._clock.monotonic()
+        return pods.select(selector)
 
     async def ready_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> int | None:
         """Ready pods, None when the API server does not say so within 300 ms or there is no selector to ask by."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bot.analysis.assessment import assess, questions
@@ -29,6 +30,15 @@ SUMMED_BELOW = 100
 BESIDE_S = 0.3
 """How long a look waits for pods, route and freezes once the metrics have answered: a deciding FAIL may not wait for
 them longer. What comes later is unknown: unknown pods raise nothing, and an unknown stable stops no way to 0."""
+
+
+@dataclass(slots=True)
+class _Beside:
+    """What a look wants besides the answers of the metrics, as far as it is known; a late reading may still fill it."""
+
+    canary: Pods | None
+    stable: Pods | None
+    route: RouteState | RouteGone | None
 
 
 class Measure:
@@ -64,7 +74,8 @@ class Measure:
         asked = questions(rollout, now, memory)
         if asked and not memory.sized:
             asked = (*asked, *memory.unknown(rollout))
-        answers, canary, stable, route, freezes = await self._asked(rollout, asked)
+        answers, beside = await self._asked(rollout, asked)
+        canary, stable, route, freezes = beside.canary, beside.stable, beside.route, self._freezes
         if canary:
             self._pinned.setdefault(rollout.id, canary)
         assessment = self._assessed(rollout, answers, canary, stable, memory)
@@ -121,42 +132,45 @@ class Measure:
             memory=memory,
         )
 
-    async def _asked(
-        self, rollout: Rollout, asked: Sequence[Query]
-    ) -> tuple[Answers, Pods | None, Pods | None, RouteState | RouteGone | None, tuple[Freeze, ...]]:
-        """The answers of the metrics, and what else came in time: None (for freezes those last known) for the rest.
+    async def _asked(self, rollout: Rollout, asked: Sequence[Query]) -> tuple[Answers, _Beside]:
+        """The answers of the metrics, and what else is known or came in time: None for the rest.
 
-        Late readings of route and freezes go on: both are kept for the next look.
+        Only what is not known is asked for. Late readings of route and freezes go on: both are kept for the next look.
         """
-        found: dict[str, tuple[PodFacts, ...] | None] = {}
-        pods = asyncio.create_task(self._both_pods(rollout, found))
-        route = asyncio.create_task(self.route(rollout))
-        kept: list[asyncio.Task[Any]] = [route]
-        if not self._freezes_fresh():
-            kept.append(asyncio.create_task(self.freezes()))
+        beside = self._known(rollout)
+        told = beside.canary is not None and beside.stable is not None
+        pods = [] if told else [asyncio.create_task(self._both_pods(rollout, beside))]
+        route = [] if beside.route is not None else [asyncio.create_task(self._read(rollout, beside))]
+        freezes = [] if self._freezes_fresh() else [asyncio.create_task(self.freezes())]
+        begun: list[asyncio.Task[Any]] = [*pods, *route, *freezes]
         try:
             answers = await self._world.metrics.ask(asked)
-            late = {task for task in (pods, *kept) if not task.done()}
+            late = {task for task in begun if not task.done()}
             if late:
                 _, late = await asyncio.wait(late, timeout=BESIDE_S)
         except BaseException:
-            for task in (pods, *kept):
+            for task in begun:
                 task.cancel()
             raise
         if late:
             self._world.telemetry.line("look-incomplete", rollout=rollout.id, late=len(late))
-            pods.cancel()
-            for task in late.intersection(kept):
+            for task in late.intersection(pods):
+                task.cancel()
+            for task in late.difference(pods):
                 self._late.add(task)
                 task.add_done_callback(self._late.discard)
-        if pods not in late:
-            pods.result()
-        return (
-            answers,
-            found.get("canary"),
-            found.get("stable"),
-            route.result() if route not in late else None,
-            self._freezes,
+        for task in (*pods, *route):
+            if task not in late:
+                task.result()
+        return answers, beside
+
+    def _known(self, rollout: Rollout) -> _Beside:
+        """What watches have told: nothing has to be asked for it."""
+        target, known = rollout.target, self._world.cluster.known_pods
+        return _Beside(
+            known(target.namespace, target.canary.selector),
+            known(target.namespace, target.stable.selector),
+            self._routes.known(target),
         )
 
     async def clocked(self, rollout: Rollout) -> Clocked | RouteGone:
@@ -228,10 +242,13 @@ class Measure:
             return None
         return await self._world.cluster.ready_pods(rollout.target.namespace, rollout.target.stable.selector)
 
-    async def _both_pods(self, rollout: Rollout, found: dict[str, tuple[PodFacts, ...] | None]) -> None:
+    async def _both_pods(self, rollout: Rollout, beside: _Beside) -> None:
         """Read the canary's pods and then stable's; they come from one watch, so one waits for both or for none."""
-        found["canary"] = await self._pods(rollout, rollout.target.canary)
-        found["stable"] = await self._pods(rollout, rollout.target.stable)
+        beside.canary = await self._pods(rollout, rollout.target.canary)
+        beside.stable = await self._pods(rollout, rollout.target.stable)
+
+    async def _read(self, rollout: Rollout, beside: _Beside) -> None:
+        beside.route = await self.route(rollout)
 
     async def _pods(self, rollout: Rollout, side: Side) -> tuple[PodFacts, ...] | None:
         try:

@@ -29,14 +29,22 @@ class Routes:
 
     async def state(self, mesh: Mesh, target: Target) -> RouteState | None:
         """The route as it is, None when it cannot be read now; raises NotFound when it is gone."""
+        known = self.known(target)
+        if known is not None:
+            return known
         now, where = self._clock.monotonic(), _object(target.route)
-        known, changes = self._read.get(target.route), self._changes.get(where, 0)
-        if known is not None and known.changes == changes and now - known.at < READ_AT_LEAST_EVERY_S:
-            return known.state
+        changes = self._changes.get(where, 0)
         state = await mesh.read(target)
         if changes == self._changes.get(where, 0):
             self._read[target.route] = _Reading(state, now, changes)
         return state
+
+    def known(self, target: Target) -> RouteState | None:
+        """The last reading where it still holds, None when the route has to be read."""
+        read = self._read.get(target.route)
+        if read is None or read.changes != self._changes.get(_object(target.route), 0):
+            return None
+        return read.state if self._clock.monotonic() - read.at < READ_AT_LEAST_EVERY_S else None
 
     def put(self, target: Target, state: RouteState) -> None:
         """A reading made elsewhere, such as after a write."""

@@ -12,6 +12,9 @@ class Cluster(Protocol):
     async def pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...]:
         """Pods that carry all labels of the selector, terminating ones left out."""
 
+    def known_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...] | None:
+        """What `pods` would answer now, when it is known without asking; None when it has to be asked."""
+
     async def ready_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> int | None:
         """Ready pods within 300 ms, None when that cannot be told in time."""
 

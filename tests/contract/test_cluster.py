@@ -84,6 +84,15 @@ async def test_pods_are_found_by_all_labels_of_a_selector(world: World) -> None:
     assert await world.cluster.pods("elsewhere", V2) == ()
 
 
+async def test_pods_are_known_as_they_would_be_told_or_not_at_all(world: World) -> None:
+    """What is known without asking is never something else, and an API server that is away tells nothing."""
+    if world.fake is not None:
+        world.fake.watched = True
+    assert world.cluster.known_pods("shop", V2) in (None, await world.cluster.pods("shop", V2))
+    world.go_away()
+    assert world.cluster.known_pods("shop", V2) is None
+
+
 async def test_crash_loops_and_restarts_are_told(world: World) -> None:
     """What the `pods` gate judges."""
     world.crash_v2()

@@ -56,8 +56,10 @@ async def _until(
 async def test_it_answers_what_a_fresh_reading_answers(kube: Counting, watched: WatchedCluster) -> None:
     """Every selector finds the same pods, and no further list is asked for however often one looks."""
     fresh = KubeCluster(kube)
-    for selector in (V1, V2, (("app", "payments"),), (("app", "nobody"),), (*V1, ("version", "v2"))):
+    assert watched.known_pods("shop", V1) is None
+    for selector in (V1, V2, (("app", "payments"),), (("app", "nobody"),), (*V1, ("version", "v2")), ()):
         assert await watched.pods("shop", selector) == await fresh.pods("shop", selector)
+        assert watched.known_pods("shop", selector) == await fresh.pods("shop", selector)
     lists = kube.lists
     for _ in range(20):
         await watched.pods("shop", V2)
@@ -100,6 +102,7 @@ async def test_a_broken_watch_is_passed_by(kube_server: KubeServer, kube: Counti
     kube_server.put_workload("shop", "payments-v2", ready=0)
     assert [pod.ready for pod in await watched.pods("shop", V2)] == [False, False]
     assert kube.lists == lists + 1
+    assert watched.known_pods("shop", V2) is None
 
 
 async def test_ready_pods_are_always_read_afresh(kube_server: KubeServer, watched: WatchedCluster) -> None:
@@ -116,7 +119,13 @@ async def test_nobody_asks_nobody_watches(kube: Counting) -> None:
     try:
         await cluster.pods("shop", V1)
         assert cluster.watching == ("shop",)
-        clock.advance(UNWATCHED_AFTER_S + 1)
+        clock.advance(UNWATCHED_AFTER_S - 1)
+        assert cluster.known_pods("shop", V1)
+        clock.advance(2)
+        cluster.look_round()
+        await asyncio.sleep(0)
+        assert cluster.watching == ("shop",)
+        clock.advance(UNWATCHED_AFTER_S)
         cluster.look_round()
         await asyncio.wait_for(_gone(cluster), WITHIN_S)
         assert len(await cluster.pods("shop", V1)) == 2

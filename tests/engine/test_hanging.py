@@ -88,6 +88,22 @@ async def test_nothing_goes_up_while_nobody_tells_the_pods(monkeypatch: pytest.M
         assert made.weights() == [10, 100]
 
 
+async def test_what_watches_have_told_is_not_asked_for() -> None:
+    """With pods and route known a look waits for the metrics only: it goes up while every other reading hangs."""
+    async with stage() as made:
+        made.cluster.watched = True
+        await started(made, "10%:5s, 100%:5s")
+        await made.play(8, until=lambda: made.weights() == [10])
+
+        async def hang(*_: object) -> None:
+            await for_ever()
+
+        made.cluster.pods = hang  # type: ignore[method-assign, assignment]
+        made.mesh.read = hang  # type: ignore[method-assign, assignment]
+        await made.play(25, until=lambda: made.weights() == [10, 100])
+        assert made.weights() == [10, 100]
+
+
 @pytest.mark.parametrize("port", ["write", "ask", "save"])
 async def test_a_call_that_hangs_for_one_rollout_delays_no_other(port: str) -> None:
     """One worker per rollout: while a patch, a question or a save of payments never returns, checkout is promoted."""

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bot.engine.routes import Routes
+from bot.engine.routes import READ_AT_LEAST_EVERY_S, Routes
 from bot.rollout.model import RouteRef, Target
 from bot.rollout.route import RouteState
 from tests.fakes.clock import FakeClock
@@ -56,3 +56,22 @@ async def test_a_reading_during_which_the_object_changed_is_not_kept() -> None:
         before = mesh.readings
         await routes.state(mesh, one)
         assert mesh.readings == before + again
+
+
+async def test_what_is_known_is_what_was_read_until_it_has_changed_or_is_old() -> None:
+    """Nothing before the first reading, after a change, and a minute later: a watch may have died in silence."""
+    clock = FakeClock()
+    mesh, routes = Counting(), Routes(clock)
+    one = mesh.add("payments")
+    assert routes.known(one) is None
+    state = await routes.state(mesh, one)
+    assert routes.known(one) is state
+    routes.changed(_changed(one))
+    assert routes.known(one) is None
+    await routes.state(mesh, one)
+    clock.advance(READ_AT_LEAST_EVERY_S - 1)
+    assert routes.known(one) is not None
+    clock.advance(1)
+    assert routes.known(one) is None
+    await routes.state(mesh, one)
+    assert mesh.readings == 3

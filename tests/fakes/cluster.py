@@ -8,10 +8,12 @@ from bot.errors import Transient
 
 
 class FakeCluster:
-    """Implements `Cluster`. Pods belong to a selector as they were added; `away` makes the API server unreachable."""
+    """Implements `Cluster`. Pods belong to a selector as they were added; `away` makes the API server unreachable,
+    `watched` says that a watch tells the pods before anybody asks."""
 
     def __init__(self) -> None:
         self.away = False
+        self.watched = False
         self.denied: set[tuple[str, str, str]] = set()
         self._pods: list[tuple[frozenset[tuple[str, str]], PodFacts]] = []
         self._nodes: dict[str, NodeFacts] = {}
@@ -55,7 +57,10 @@ class FakeCluster:
 
     async def pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...]:
         self._check()
-        return tuple(pod for labels, pod in self._pods if pod.namespace == namespace and labels >= frozenset(selector))
+        return self._listed(namespace, selector)
+
+    def known_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...] | None:
+        return self._listed(namespace, selector) if self.watched and not self.away else None
 
     async def ready_pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> int | None:
         if self.away:
@@ -73,6 +78,9 @@ class FakeCluster:
     async def version(self) -> str:
         self._check()
         return "v1.36.0"
+
+    def _listed(self, namespace: str, selector: Sequence[tuple[str, str]]) -> tuple[PodFacts, ...]:
+        return tuple(pod for labels, pod in self._pods if pod.namespace == namespace and labels >= frozenset(selector))
 
     def _check(self) -> None:
         if self.away:

@@ -34,6 +34,7 @@ STORE_TIMEOUT_S = 1.0
 METRICS_TIMEOUT_S = 5.0
 CHAT_TIMEOUT_S = 5.0
 PODS_TIMEOUT_S = 3.0
+WATCH_BROKEN_EVERY_S = 60.0
 READY_WITHIN_S = 0.3
 
 KUBE_REFUSALS: dict[str, Callable[[], CanaryError]] = {
@@ -254,13 +255,17 @@ class WiredMetrics:
 
 
 class WiredCluster:
-    """Implements `Cluster` over a wire."""
+    """Implements `Cluster` over a wire; the watch of pods is broken every other minute."""
 
     def __init__(self, cluster: Any, wire: Wire) -> None:
         self._cluster, self._wire = cluster, wire
 
     async def pods(self, namespace: str, selector: Any) -> Any:
         return await self._wire.call("api", "pods", lambda: self._cluster.pods(namespace, selector), PODS_TIMEOUT_S)
+
+    def known_pods(self, namespace: str, selector: Any) -> Any:
+        broken = "api" in self._wire.cut or self._wire.loop.time() // WATCH_BROKEN_EVERY_S % 2
+        return None if broken else self._cluster.known_pods(namespace, selector)
 
     async def ready_pods(self, namespace: str, selector: Any) -> int | None:
         try:

@@ -118,6 +118,7 @@ class Town:
         self.store.leases = SimLeases(self.store, history.given)
         self.truth = Truth(self._stored)
         self.cluster = FakeCluster()
+        self.cluster.watched = True
         self.metrics = SimMetrics(self.clock.now, scrape_s=SCRAPE_S, latency=gates == "p99")
         self.chat = FakeChat()
         self.pager = FakePager()
