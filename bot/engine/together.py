@@ -8,7 +8,7 @@ Answers are handed out one at a time, so that the event loop can do what is urge
 
 import asyncio
 import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,12 +36,36 @@ _OFFSET = re.compile(r" offset \d+s")
 Told = Answer | CannotMeasure
 
 
+class _Asker:
+    """Somebody who waits for all answers to his questions; who gives up waiting takes them from nobody else."""
+
+    __slots__ = ("_missing", "complete", "told")
+
+    def __init__(self, questions: int) -> None:
+        self.told: dict[Query, Told] = {}
+        self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._missing = questions
+
+    def give(self, query: Query, told: Told) -> bool:
+        """True when this was the last answer that was missing, and somebody still waits for it."""
+        self.told[query] = told
+        self._missing -= 1
+        if self._missing or self.complete.done():
+            return False
+        self.complete.set_result(None)
+        return True
+
+
+Members = dict[tuple[str, ...], list[tuple[_Asker, Query]]]
+"""Who asks a question, by the services that it is about."""
+
+
 @dataclass(slots=True)
 class _Round:
-    """What was asked within one window: the questions of each shape by the services they are about, and the others."""
+    """What was asked within one window: the questions that can be merged, by their shape, and the others."""
 
-    by_shape: dict[Shape, dict[tuple[str, ...], asyncio.Future[Told]]] = field(default_factory=dict)
-    alone: dict[Query, asyncio.Future[Told]] = field(default_factory=dict)
+    by_shape: dict[Shape, Members] = field(default_factory=dict)
+    alone: dict[Query, list[_Asker]] = field(default_factory=dict)
 
 
 class Together:
@@ -65,23 +89,27 @@ class Together:
         """Ask with whoever else asks now; each question answers or fails on its own."""
         if not queries:
             return {}
-        futures = {query: self._put(query) for query in queries}
-        return {query: await _shared(future) for query, future in futures.items()}
+        distinct = dict.fromkeys(queries)
+        asker = _Asker(len(distinct))
+        for query in distinct:
+            self._put(query, asker)
+        await asker.complete
+        return asker.told
 
     async def ready(self) -> str:
         """Version of the server; raises CannotMeasure when it does not answer."""
         return await self._metrics.ready()
 
-    def _put(self, query: Query) -> asyncio.Future[Told]:
+    def _put(self, query: Query, asker: _Asker) -> None:
         if self._round is None:
             self._round = _Round()
             self._begin(self._close_round(self._round))
-        loop = asyncio.get_running_loop()
         found = shape(query)
         if found is None:
-            return self._round.alone.setdefault(query, loop.create_future())
-        common, services = found
-        return self._round.by_shape.setdefault(common, {}).setdefault(services, loop.create_future())
+            self._round.alone.setdefault(query, []).append(asker)
+        else:
+            common, services = found
+            self._round.by_shape.setdefault(common, {}).setdefault(services, []).append((asker, query))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -91,15 +119,13 @@ class Together:
     async def _close_round(self, asked: _Round) -> None:
         await self._clock.sleep(self._window_s)
         self._round = None
-        for query, future in asked.alone.items():
-            self._begin(self._ask_alone(query, future))
+        for query, askers in asked.alone.items():
+            self._begin(self._ask_alone(query, askers))
         for common, members in asked.by_shape.items():
             for chunk in self._chunks(common, members):
                 self._begin(self._ask_chunk(common, chunk))
 
-    def _chunks(
-        self, common: Shape, members: Mapping[tuple[str, ...], asyncio.Future[Told]]
-    ) -> list[dict[tuple[str, ...], asyncio.Future[Told]]]:
+    def _chunks(self, common: Shape, members: Members) -> list[Members]:
         """Members of about equal chunks; those that may only be asked in smaller ones among themselves."""
         cost = self._cost.get(_kind(common))
         most = min(self._chunk, FIRST_CHUNK if cost is None else max(1, int(ANSWER / max(1.0, cost))))
@@ -113,7 +139,7 @@ class Together:
                 chunks.append({services: members[services] for services in names[index::count]})
         return chunks
 
-    async def _ask_chunk(self, common: Shape, members: dict[tuple[str, ...], asyncio.Future[Told]]) -> None:
+    async def _ask_chunk(self, common: Shape, members: Members) -> None:
         query = merged(common, {service for services in members for service in services})
         careful = any(services in self._small for services in members)
         async with self._careful_lane if careful else self._lane:
@@ -122,18 +148,19 @@ class Together:
             now = self._clock.monotonic()
         self._learn(tuple(members), told, started, now)
         if isinstance(told, CannotMeasure):
-            for future in members.values():
-                _give(future, told)
+            for askers in members.values():
+                _give(askers, told)
             return
         self._cost[_kind(common)] = _cost(told) / len(members)
         series = by_service(told)
-        for services, future in members.items():
-            _give(future, part(common, services, told, series))
-            await asyncio.sleep(0)
+        for services, askers in members.items():
+            if _give(askers, part(common, services, told, series)):
+                await asyncio.sleep(0)
 
-    async def _ask_alone(self, query: Query, future: asyncio.Future[Told]) -> None:
+    async def _ask_alone(self, query: Query, askers: list[_Asker]) -> None:
         async with self._lane:
-            _give(future, await self._told(query))
+            told = await self._told(query)
+        _give([(asker, query) for asker in askers], told)
 
     async def _told(self, query: Query) -> Told:
         try:
@@ -174,11 +201,6 @@ def _cost(answer: Answer) -> float:
     return LABELS_ARE_POINTS * len(answer.series) + sum([len(series.points) for series in answer.series])
 
 
-async def _shared(future: asyncio.Future[Told]) -> Told:
-    """The answer; who gives up waiting does not take it from the others who wait."""
-    return future.result() if future.done() else await asyncio.shield(future)
-
-
-def _give(future: asyncio.Future[Told], told: Told) -> None:
-    if not future.done():
-        future.set_result(told)
+def _give(askers: Iterable[tuple[_Asker, Query]], told: Told) -> bool:
+    """True when somebody has all answers now."""
+    return any([asker.give(query, told) for asker, query in askers])
