@@ -14,10 +14,11 @@ from bot.engine.keep import Keep
 from bot.engine.measure import Measure
 from bot.engine.nodewatch import NodeWatch
 from bot.engine.outage import Outage
-from bot.engine.pace import first_looks
+from bot.engine.pace import first_looks, pressing
 from bot.engine.paging import Paging
 from bot.engine.recovery import Recovery
 from bot.engine.routes import Routes
+from bot.engine.takeup import TakeUp
 from bot.engine.wake import Wake
 from bot.engine.workers import Workers
 from bot.engine.world import World
@@ -95,6 +96,7 @@ class Engine:
             self._quarantine,
             active,
         )
+        self._take_up = TakeUp()
         self._workers = Workers(self._work, self._worker_failed)
         self._recovery = Recovery(
             world,
@@ -207,7 +209,7 @@ class Engine:
         now = self._world.clock.now()
         for rollout, at in first_looks([rollout for rollout, _ in active.rollouts], now):
             if at <= now:
-                self._workers.ring(rollout.id)
+                self._ring_in_turn(rollout.id)
             elif (page := self._book.page(rollout.id)) is not None:
                 page.due_at = at
                 self._world.timeline.at(rollout.id, at)
@@ -227,6 +229,7 @@ class Engine:
         for rollout in self._book.rollouts():
             self._world.timeline.cancel(rollout.id)
         self._book.clear()
+        self._take_up.clear()
         self._broken.clear()
         self._routes.clear()
         self._measure.clear()
@@ -264,7 +267,7 @@ class Engine:
         if self._rounds % UNREADABLE_EVERY_ROUNDS == 0:
             waiting |= self._quarantined
         for rollout_id in sorted(waiting):
-            self._workers.ring(rollout_id)
+            self._ring_in_turn(rollout_id)
 
     def _missed(self, rollout_id: str, late: float) -> bool:
         """A wake-up that changed nothing was not written, so memory knows better than the store when one is due; one
@@ -289,7 +292,14 @@ class Engine:
             self._paging.send(Page(key, f"The record of rollout {rollout_id} can be read again", resolved=True))
 
     async def _ring(self, key: str) -> None:
-        self._workers.ring(key)
+        self._ring_in_turn(key)
+
+    def _ring_in_turn(self, rollout_id: str) -> None:
+        """Wake a rollout up, at its turn if this is its first look under the lease and nothing presses."""
+        page = self._book.page(rollout_id)
+        waits = page is not None and not page.taken_over and rollout_id not in self._mail and not pressing(page.rollout)
+        if not waits or self._take_up.may_begin(rollout_id):
+            self._workers.ring(rollout_id)
 
     async def _hear_rings(self) -> None:
         async for key in self._world.inbox.rings():
@@ -305,7 +315,7 @@ class Engine:
             async for route in self._world.meshes[name].changes(self._world.namespaces):
                 self._routes.changed(route)
                 for rollout_id in self._book.on_route(route.namespace, route.name):
-                    self._workers.ring(rollout_id)
+                    self._ring_in_turn(rollout_id)
 
         return watch
 
@@ -317,7 +327,11 @@ class Engine:
         return page.rollout if page else None
 
     async def _work(self, rollout_id: str) -> None:
-        await self._wake(rollout_id)
+        try:
+            await self._wake(rollout_id)
+        finally:
+            if following := self._take_up.ended(rollout_id):
+                self._workers.ring(following)
         if self._broken.pop(rollout_id, 0) >= BROKEN_AFTER:
             self._paging.send(Page(f"{rollout_id}:broken", f"{rollout_id} is watched again", resolved=True))
 

@@ -47,7 +47,7 @@ def first_looks(rollouts: Sequence[Rollout], now: float) -> list[tuple[Rollout, 
     found = []
     later = 0
     for rank, rollout in enumerate(waiting):
-        if rank < AT_ONCE or _pressing(rollout):
+        if rank < AT_ONCE or pressing(rollout):
             found.append((rollout, now))
             continue
         per_s = max(TAKEN_UP_PER_S, len(waiting) / rollout.rules.check_every_s)
@@ -56,10 +56,11 @@ def first_looks(rollouts: Sequence[Rollout], now: float) -> list[tuple[Rollout, 
     return found
 
 
-def _pressing(rollout: Rollout) -> bool:
+def pressing(rollout: Rollout) -> bool:
+    """On its way back, or with a write under way: it waits for nobody else's turn."""
     return rollout.phase is Phase.ROLLING_BACK or rollout.write is not None
 
 
 def _urgency(rollout: Rollout, now: float) -> tuple[bool, bool, float]:
     looked_at = rollout.assessment.at if rollout.assessment is not None else 0.0
-    return not _pressing(rollout), not may_be_in_hand(rollout, now), looked_at
+    return not pressing(rollout), not may_be_in_hand(rollout, now), looked_at

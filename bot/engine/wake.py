@@ -6,7 +6,7 @@ Raising: saved, then patched. Towards 0: patched, then saved. The result of a pa
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from bot.engine.book import Book, Page
 from bot.engine.holder import Holder
@@ -37,9 +37,6 @@ PAUSE = 0.25
 SOONEST_S = 0.2
 """No rollout wakes itself more often than this, whatever is overdue."""
 CHAIN_LIMIT = 12
-TAKEN_UP_AT_ONCE = 64
-"""Rollouts that a new holder fences and looks at for the first time at once: thousands would keep it from renewing its
-lease. One that somebody asks something of does not wait."""
 PODS_KNOWN_WITHIN_S = 5.0
 LATEST_START_S = 3600.0
 """A start that could not begin for longer than this after its time is cancelled."""
@@ -65,7 +62,6 @@ class Wake:
     rung_outbox: Callable[[], None]
     quarantine: Callable[[str, str], None]
     active: Callable[[], int]
-    admission: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TAKEN_UP_AT_ONCE))
     warm_token: int = 0
     warm_until: float = 0.0
 
@@ -82,11 +78,7 @@ class Wake:
         if page.due_at is not None and (late_s := self.world.clock.now() - page.due_at) >= 0:
             self.world.telemetry.observe("wake_late_seconds", late_s)
         try:
-            if page.taken_over or rollout_id in self.mail:
-                await self._work(page)
-            else:
-                async with self.admission:
-                    await self._work(page)
+            await self._work(page)
             if not page.closed:
                 self._close(page, started)
         except LeaseLost as error:
