@@ -37,8 +37,9 @@ BEHIND_S = 2.0
 SHOWN_EVERY_S = 240.0
 POINTS = 16
 SAMPLED = 64
-PLACE = (1 << 15) - 1
-"""The bits of a row's name that tell where it is added to; all of them: nowhere."""
+NOWHERE = (1 << 15) - 1
+"""The place of rows that are not kept; places are less."""
+_NAME = ~NOWHERE
 BEGINS_WITHIN_S = 5.0
 
 Shared = TypeVar("Shared")
@@ -201,27 +202,30 @@ class Sums:
             if len(labels) == 1 or (kept is not None and bound_of(labels.get("le", "")) not in kept):
                 continue
             place = self._place(labels)
-            if place != PLACE and (value := row.points[-1][1]) == value:
+            if place < NOWHERE and (value := row.points[-1][1]) == value:
                 table.count(place, value)
 
     def _place(self, labels: Mapping[str, str]) -> int:
-        """Where a row of an answer is added to, `PLACE` when it is about nothing that is kept. Rows are known again by
-        the upper 49 bits of a hash of their labels; their place is in the others."""
-        rows, name = self._rows, hash((*labels, *labels.values())) & ~PLACE
+        """Where a row of an answer is added to, `NOWHERE` when it is about nothing that is kept.
+
+        Rows are known again by 49 bits of a hash of their labels; the same number has their place in its other bits.
+        """
+        rows, name = self._rows, hash((*labels, *labels.values())) & _NAME
         index = bisect_left(rows, name)
-        if index == len(rows) or rows[index] & ~PLACE != name:
-            rows.insert(index, name | self._column(labels))
-        return rows[index] & PLACE
+        if index == len(rows) or (place := rows[index] - name) > NOWHERE:
+            place = self._column(labels)
+            rows.insert(index, name + place)
+        return place
 
     def _column(self, labels: Mapping[str, str]) -> int:
         reporter = labels.get("reporter")
         if reporter is None:
-            return PLACE
+            return NOWHERE
         kind: Line | Bucket
         if self.buckets:
             bound = bound_of(labels.get("le", ""))
             if bound is None or (self._bounds is not None and bound not in self._bounds):
-                return PLACE
+                return NOWHERE
             kind = Bucket(intern(reporter), whose(self.target, labels), bound)
         else:
             kind = Line(intern(reporter), whose(self.target, labels), outcome_of(labels))
