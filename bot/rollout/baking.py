@@ -97,7 +97,8 @@ def observe_silence(draft: Draft, look: Assessment) -> None:
     verdicts = {report.verdict for report in look.reports}
     if Verdict.INCONCLUSIVE not in verdicts:
         if Verdict.ERROR not in verdicts and look.reports:
-            draft.set(bake=replace(rollout.bake, inconclusive_since=None))
+            if rollout.bake.inconclusive_since is not None:
+                draft.set(bake=replace(rollout.bake, inconclusive_since=None))
             if drop_hold(draft, HoldReason.NO_DATA):
                 draft.note(f"There is enough data again.{remaining(draft)}", tone=Tone.GOOD)
         return

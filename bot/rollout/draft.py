@@ -22,7 +22,7 @@ _KEPT = attrgetter(
         if field.name not in ("assessment", "evidence", "fresh_after", "tallies", "holds", "bake")
     )
 )
-_KEPT_OF_BAKE = tuple(field.name for field in fields(Bake) if field.name not in ("covered_s", "covered_until"))
+_KEPT_OF_BAKE = attrgetter(*(field.name for field in fields(Bake) if field.name not in ("covered_s", "covered_until")))
 _HISTORY = 200
 _MARK_REASON = 200
 
@@ -49,8 +49,10 @@ class Draft:
 
     def set(self, **changes: object) -> None:
         """Change fields of the rollout; the same values leave the same object."""
-        if any(getattr(self.rollout, name) != value for name, value in changes.items()):
-            self.rollout = self.rollout.with_(**changes)
+        for name, value in changes.items():
+            if getattr(self.rollout, name) != value:
+                self.rollout = self.rollout.with_(**changes)
+                return
 
     def say(
         self,
@@ -143,15 +145,14 @@ class Draft:
             self.set(card_at=self.now)
             urgent = self.rollout.phase is not self.before.phase and self.rollout.phase is not Phase.PROGRESSING
             self._messages.append(Message(MessageKind.CARD, urgent=urgent))
-        durable = self.rollout is not self.before and _durable(self.rollout) != _durable(self.before)
-        sends = any(isinstance(effect, SetWeight) for effect in self._effects)
+        save = bool(self._messages or self._audit) or any(isinstance(effect, SetWeight) for effect in self._effects)
         return Decision(
             self.rollout,
             tuple(self._effects),
             tuple(self._messages),
             tuple(self._audit),
             wake_at(self.rollout, self.now),
-            save=durable or sends or bool(self._messages) or bool(self._audit),
+            save=save or (self.rollout is not self.before and _durable(self.rollout) != _durable(self.before)),
             look=self._look and not self.rollout.phase.final,
         )
 
@@ -233,10 +234,9 @@ def _numbers(rollout: Rollout) -> tuple[object, ...]:
 def _durable(rollout: Rollout) -> object:
     """What may not be lost, to be compared: not the words of a hold, nor what Prometheus can tell again, nor since when
     samples are fresh for this holder (the next has its own moment)."""
-    bake = rollout.bake
     return (
         _KEPT(rollout),
-        tuple(tally for tally in rollout.tallies if tally.total),
-        tuple(replace(hold, detail="") for hold in rollout.holds),
-        tuple(getattr(bake, name) for name in _KEPT_OF_BAKE),
+        [tally for tally in rollout.tallies if tally.total],
+        [replace(hold, detail="") for hold in rollout.holds],
+        _KEPT_OF_BAKE(rollout.bake),
     )

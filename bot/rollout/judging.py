@@ -50,7 +50,7 @@ def counted(tallies: Sequence[Tally], look: Assessment) -> tuple[Tally, ...]:
     for report in look.reports:
         if report.holds:
             continue
-        tally = known.get(report.gate, Tally(report.gate))
+        tally = known.get(report.gate) or Tally(report.gate)
         newest = look.at if report.newest_sample_at is None else report.newest_sample_at
         if newest <= tally.last_sample_at:
             continue
@@ -73,7 +73,7 @@ def deciding(tallies: Sequence[Tally], look: Assessment) -> list[GateReport]:
 
 
 def _at_limit(report: GateReport, tallies: dict[str, Tally]) -> bool:
-    tally = tallies.get(report.gate, Tally(report.gate))
+    tally = tallies.get(report.gate) or Tally(report.gate)
     return report.deciding or tally.consecutive >= report.fail_after or tally.total >= report.fail_total
 
 

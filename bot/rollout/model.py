@@ -375,7 +375,10 @@ class Rollout:
 
     def held(self, reason: HoldReason) -> Hold | None:
         """The hold with this reason, None when there is none."""
-        return next((hold for hold in self.holds if hold.reason is reason), None)
+        for hold in self.holds:
+            if hold.reason is reason:
+                return hold
+        return None
 
     def with_(self, **changes: object) -> Self:
         """A copy with fields changed."""
