@@ -18,11 +18,14 @@ _WHERE = {
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a finding says to people: `detail` is a sentence without its end."""
+    """What a finding says to people: `detail` is a sentence without its end. `newest_at` is the canary's newest sample,
+    None when it has none."""
 
     detail: str
     value: float | None
     stable_value: float | None
+    stable_samples: int
+    newest_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,6 @@ class Finding:
     window: Window
     samples: int
     badness: float
-    stable_samples: int | None = None
-    newest_at: float | None = None
     deciding: bool = False
     stable_fails: bool = False
     doubtful: bool = False
@@ -59,16 +60,15 @@ def worst(findings: Sequence[Finding]) -> Finding:
     to its limit, since a reporter that few callers use need not hold up the other; but one that has seen much against
     the release does. Else the one that has most samples.
     """
-    failing = [finding for finding in findings if finding.verdict is Verdict.FAIL]
-    if failing:
-        return max(failing, key=lambda one: (not one.stable_fails, one.deciding, one.badness))
-    doubtful = [finding for finding in findings if finding.doubtful]
-    if doubtful:
-        return max(doubtful, key=lambda one: one.badness)
-    passing = [finding for finding in findings if finding.verdict is Verdict.PASS]
-    if passing:
-        return max(passing, key=lambda one: one.badness)
-    return max(findings, key=lambda one: one.samples)
+    return max(findings, key=_weight)
+
+
+def _weight(one: Finding) -> tuple[float, ...]:
+    if one.verdict is Verdict.FAIL:
+        return 3, not one.stable_fails, one.deciding, one.badness
+    if one.doubtful:
+        return 2, one.badness
+    return (1, one.badness) if one.verdict is Verdict.PASS else (0, one.samples)
 
 
 def cannot_measure(
@@ -122,10 +122,10 @@ def reported(look: Look, spec: GateSpec, finding: Finding, counted: Counted, nee
         value=told.value,
         stable_value=told.stable_value,
         samples=finding.samples,
-        stable_samples=finding.stable_samples,
+        stable_samples=told.stable_samples,
         needed_samples=needed,
         window_s=round(finding.window.seconds, 3),
-        newest_sample_at=finding.newest_at if finding.newest_at is not None else counted.newest_at,
+        newest_sample_at=told.newest_at if told.newest_at is not None else counted.newest_at,
         deciding=finding.deciding,
         stable_fails=finding.stable_fails,
         **more,

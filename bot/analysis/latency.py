@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bot.analysis.columns import Columns, Counters, Layout, layout
 from bot.analysis.counts import Counted
-from bot.analysis.requests import Whose, whose
+from bot.analysis.requests import REPORTERS, Whose, whose
 from bot.rollout.model import Target
 from bot.values import dataclass
 
@@ -117,9 +117,9 @@ class Latencies:
     shown: Shown | None = None
 
     @property
-    def sides(self) -> Iterable[tuple[str, Whose]]:
-        """What there are latencies of: reporters and sides."""
-        return groups(self.layout).keys()
+    def reporters(self) -> tuple[str, ...]:
+        """Those that saw requests of one of the two sides."""
+        return _reporters(self.layout)
 
     def histogram(self, begin: float, end: float, reporter: str, side: Whose) -> Histogram:
         """Requests completed after `begin` up to `end`, by latency."""
@@ -136,7 +136,7 @@ class Latencies:
         for group in groups:
             for bound, more in zip(group.bounds, self.columns.increases(group.places, begin, end), strict=True):
                 sums[bound] = sums.get(bound, 0.0) + more
-        return Histogram(tuple(_monotonic(sums)))
+        return Histogram(_monotonic(sums))
 
     def quantile(self, histogram: Histogram, fraction: float, reporter: str, side: Whose) -> float | None:
         """The quantile of a side's histogram, of all its buckets as last known where it has only some of them."""
@@ -165,6 +165,12 @@ def groups(layout: Layout[Bucket]) -> Mapping[tuple[str, Whose], Group]:
     return {side: Group(*zip(*sorted(columns), strict=True)) for side, columns in found.items()}
 
 
+@lru_cache(maxsize=4096)
+def _reporters(layout: Layout[Bucket]) -> tuple[str, ...]:
+    seen = {reporter for reporter, side in groups(layout) if side in (Whose.CANARY, Whose.STABLE)}
+    return tuple(reporter for reporter in REPORTERS if reporter in seen)
+
+
 def sort(target: Target, counted: Counted) -> Latencies:
     """Sort counted bucket series by reporter and side; series whose `le` is not a number are left out."""
     buckets, counters = [], []
@@ -185,8 +191,10 @@ def bound_of(text: str) -> float | None:
         return None
 
 
-def _monotonic(sums: Mapping[float, float]) -> Iterable[tuple[float, float]]:
-    highest = 0.0
+def _monotonic(sums: Mapping[float, float]) -> tuple[tuple[float, float], ...]:
+    buckets, highest = [], 0.0
     for bound in sorted(sums):
-        highest = max(highest, sums[bound])
-        yield bound, highest
+        if sums[bound] > highest:
+            highest = sums[bound]
+        buckets.append((bound, highest))
+    return tuple(buckets)

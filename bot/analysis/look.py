@@ -101,9 +101,13 @@ class Look:
         """The canary's weight as a fraction of the route's."""
         return min(1.0, max(0.0, self.rollout.weight_percent / 100))
 
+    def step(self, newest_at: float) -> Window:
+        """The step so far."""
+        return Window(self.begin, newest_at, "since the weight was set")
+
     def windows(self, newest_at: float) -> tuple[Window, ...]:
         """The step so far, and once that is long also its last two minutes, so that a long good past hides nothing."""
-        step = Window(self.begin, newest_at, "since the weight was set")
+        step = self.step(newest_at)
         if step.seconds < 2 * RECENT_S:
             return (step,)
         return (step, Window(newest_at - RECENT_S, newest_at, "in the last 2 min"))

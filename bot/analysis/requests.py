@@ -87,6 +87,11 @@ class Traffic:
         """What there are requests of."""
         return self.layout.kinds
 
+    @property
+    def reporters(self) -> tuple[str, ...]:
+        """Those that saw requests which may be of one of the two sides."""
+        return _reporters(self.layout)
+
     def tally(self, begin: float, end: float, reporter: str) -> dict[Whose, Tally]:
         """Requests after `begin` up to `end` as one reporter saw them, by side."""
         sides, places, numbers = _sides(self.layout, reporter)
@@ -94,6 +99,10 @@ class Traffic:
         for number, more in zip(numbers, self.columns.increases(places, begin, end), strict=True):
             sums[number] += more
         return {side: Tally(*sums[3 * index : 3 * index + 3]) for index, side in enumerate(sides)}
+
+    def names(self, reporter: str, *sides: Whose) -> bool:
+        """There are series of these sides at a reporter."""
+        return bool(_places(self.layout, reporter, sides))
 
     def newest(self, reporter: str, *sides: Whose) -> float | None:
         """Newest sample of these sides' series at a reporter, epoch seconds on Prometheus' clock."""
@@ -109,6 +118,12 @@ def _sides(layout: Layout[Line], reporter: str) -> tuple[tuple[Whose, ...], tupl
     outcomes = tuple(Outcome)
     numbers = tuple(3 * sides.index(line.whose) + outcomes.index(line.outcome) for _, line in seen)
     return sides, tuple(place for place, _ in seen), numbers
+
+
+@lru_cache(maxsize=4096)
+def _reporters(layout: Layout[Line]) -> tuple[str, ...]:
+    seen = {line.reporter for line in layout.kinds if line.whose is not Whose.OTHER}
+    return tuple(reporter for reporter in REPORTERS if reporter in seen)
 
 
 @lru_cache(maxsize=4096)
@@ -135,6 +150,9 @@ def outcome(labels: Mapping[str, str]) -> Outcome:
 
 def hosts(target: Target) -> tuple[str, ...]:
     """FQDNs under which the metrics know the two sides: one for subsets, two when each side is a host of its own."""
+    stable, canary = target.stable.destination.host, target.canary.destination.host
+    if stable == canary == target.host:
+        return (target.host,)
     return tuple(dict.fromkeys((target.host, side_host(target, target.stable), side_host(target, target.canary))))
 
 
@@ -204,18 +222,18 @@ def tolerance(requests: float, share: float) -> float:
     return 3.3 * sqrt(requests * share * (1.0 - share)) + 0.005 * requests
 
 
-def attribute(tallies: Mapping[Whose, Tally], share: float) -> tuple[dict[Whose, Tally], float]:
+def attribute(tallies: Mapping[Whose, Tally], share: float) -> tuple[Mapping[Whose, Tally], float]:
     """Give requests that name no side to the canary when only that explains the numbers.
 
     A request that fails on connecting, or before a host was chosen, may name neither workload nor version. They are
     the canary's when its own requests miss its share (`share` is a fraction) by more than chance allows, and with them
     hit it. Otherwise they stay a line of their own. Returns the tallies and how many requests were given.
     """
-    unknown = tallies.get(Whose.UNKNOWN, NOTHING)
+    unknown = tallies.get(Whose.UNKNOWN)
+    if unknown is None or unknown.all <= 0 or share <= 0:
+        return tallies, 0.0
     canary = tallies.get(Whose.CANARY, NOTHING)
     requests = canary.all + tallies.get(Whose.STABLE, NOTHING).all + unknown.all
-    if unknown.all <= 0 or share <= 0:
-        return dict(tallies), 0.0
     allowed = tolerance(requests, share)
     missing = share * requests - canary.all
     if share >= 1 or (missing > allowed and abs(missing - unknown.all) <= allowed):
@@ -223,4 +241,4 @@ def attribute(tallies: Mapping[Whose, Tally], share: float) -> tuple[dict[Whose,
         given[Whose.CANARY] = canary + unknown
         del given[Whose.UNKNOWN]
         return given, unknown.all
-    return dict(tallies), 0.0
+    return tallies, 0.0

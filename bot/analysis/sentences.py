@@ -6,9 +6,8 @@ def percent(fraction: float) -> str:
     value = 100 * fraction
     if value and abs(value) < 0.01:
         return "under 0.01%"
-    digits = 2 if abs(value) < 10 else 1
-    text = f"{value:.{digits}f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text) + "%"
+    text = f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+    return text.rstrip("0").rstrip(".") + "%"
 
 
 def milliseconds(value: float) -> str:

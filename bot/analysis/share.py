@@ -65,7 +65,7 @@ def observe(rollout: Rollout, traffic: Traffic, begin: float) -> Share:
         outside = "Its callers report nothing: they have no proxy of the mesh, so the route may not bind them."
         return Share(100 * fallback.canary / fallback.both, round(fallback.both), None, outside)
     for part in (0.0, 0.5, 0.75):
-        cut = split(traffic, begin + part * (end - begin), end, share)
+        cut = split(traffic, begin + part * (end - begin), end, share) if part else whole
         if cut.both < 1 or not cut.agrees(share):
             continue
         expected = min(share, 1 - share) * cut.both if share < 1 else cut.both

@@ -29,6 +29,7 @@ average of e-processes is one, so alpha is not spent twice.
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import exp, inf, lgamma, log, log1p, sqrt
+from operator import add
 
 from bot.values import dataclass
 
@@ -99,7 +100,7 @@ class Evidence:
     def log_e(self) -> float:
         """Logarithm of the e-process; FAIL at `log(1 / alpha)`."""
         to_come = log1p(-self.spent) if self.spent < 1 else -inf
-        whole = _log_sum([weight + one for weight, one in zip(_LOG_WEIGHTS, self.whole, strict=True)])
+        whole = _log_sum(tuple(map(add, _LOG_WEIGHTS, self.whole)))
         return _log_sum((whole, _LOG_LATE_EACH + _log_sum(self.late), _LOG_LATE + to_come))
 
     def fails(self, alpha: float) -> bool:
@@ -195,11 +196,12 @@ def smallest_visible(requests: float, limit: float, alpha: float) -> float | Non
     """
     if requests <= 0:
         return None
-    fractions = (
-        (price / requests - good) / (bad - good)
-        for price, (bad, good) in zip(_prices(alpha), _factors(limit, WHOLE), strict=True)
+    smallest = min(
+        [
+            (price / requests - good) / (bad - good)
+            for price, (bad, good) in zip(_prices(alpha), _factors(limit, WHOLE), strict=True)
+        ]
     )
-    smallest = min(fractions)
     return smallest if smallest <= 1 else None
 
 

@@ -15,7 +15,7 @@ from bot.analysis.findings import Finding
 from bot.analysis.intervals import NO_ROWS, Rows, cut, error_rows, latency_rows
 from bot.analysis.latency import Histogram, Latencies
 from bot.analysis.look import DAY_S, MAX_SKEW_S, Look, Weighed, Window
-from bot.analysis.requests import NOTHING, REPORTERS, Tally, Traffic, Whose, attribute
+from bot.analysis.requests import NOTHING, Tally, Traffic, Whose, attribute
 from bot.analysis.statistics import Evidence, Interval, clearly_worse
 from bot.analysis.windows import RECENT_S
 from bot.rollout.gate import MIN_REQUESTS, YESTERDAY, GateEvidence, GateSpec, Odds, Relation, Scatter, Verdict
@@ -124,9 +124,8 @@ def past_rate(evidence: GateEvidence) -> float:
 
 def windows(look: Look, spec: GateSpec, newest_at: float) -> tuple[Window, ...]:
     """The windows whose numbers are shown: of a sequential gate only the step, while nothing speaks against it."""
-    found = look.windows(newest_at)
-    against = any(one.log_e > 0 or one.excused for (gate, _), one in look.weighed.items() if gate == spec.name)
-    return found if against or not spec.sequential else found[:1]
+    against = [one for (gate, _), one in look.weighed.items() if gate == spec.name and (one.log_e > 0 or one.excused)]
+    return look.windows(newest_at) if against or not spec.sequential else (look.step(newest_at),)
 
 
 def alone(look: Look, spec: GateSpec) -> bool:
@@ -183,14 +182,12 @@ def against_yesterday(spec: GateSpec) -> bool:
     return spec.relation is Relation.RELATIVE and spec.against == YESTERDAY
 
 
-def _reporters(look: Look, spec: GateSpec) -> list[str]:
+def _reporters(look: Look, spec: GateSpec) -> tuple[str, ...]:
     if spec.kind == "error-rate" and isinstance(look.traffic, Traffic):
-        seen = {line.reporter for line in look.traffic.lines if line.whose is not Whose.OTHER}
-    elif spec.kind == "p99" and isinstance(look.latencies, Latencies):
-        seen = {reporter for reporter, side in look.latencies.sides if side in (Whose.CANARY, Whose.STABLE)}
-    else:
-        return []
-    return [reporter for reporter in REPORTERS if reporter in seen]
+        return look.traffic.reporters
+    if spec.kind == "p99" and isinstance(look.latencies, Latencies):
+        return look.latencies.reporters
+    return ()
 
 
 def _former(look: Look, spec: GateSpec, reporter: str) -> GateEvidence:
@@ -236,7 +233,7 @@ def _past_errors(look: Look, reporter: str) -> Rows:
 
 def _unnamed_since(look: Look, traffic: Traffic) -> float | None:
     """The beginning of the longest window in which requests without a side can only be the canary's."""
-    if not any(line.whose is Whose.UNKNOWN and line.reporter == "source" for line in traffic.lines):
+    if not traffic.names("source", Whose.UNKNOWN):
         return None
     for window in look.windows(traffic.counted.newest_at or look.begin):
         if attribute(traffic.tally(window.begin, window.end, "source"), look.share)[1] > 0:
@@ -282,7 +279,7 @@ def _weighed(look: Look, case: _Case, horizon_s: float) -> Weighed:
     known = seen if scatter.intervals else [*_before(look, case), *seen]
     sums = statistics.scattered((scatter.intervals, scatter.requests, scatter.bad, scatter.squares), known)
     clump = statistics.clump(sums)
-    everything = [*case.before, *seen]
+    everything = [*case.before, *seen] if case.before else seen
     new = statistics.thinned(everything, clump) if clump > 1 else everything
     limit = former_limit = _evidence(former.limit)
     stable = _evidence(former.stable) if case.ratio is not None else statistics.NONE

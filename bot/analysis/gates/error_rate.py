@@ -1,5 +1,7 @@
 """`error-rate`: the fraction of the canary's requests that a server fault answered, or stable's times a factor."""
 
+from collections.abc import Mapping
+
 from bot.analysis.findings import Finding, Told, cannot_measure, reported, where, worst
 from bot.analysis.look import REQUESTS, Look, Window, past_questions, range_questions
 from bot.analysis.requests import NOTHING, REPORTERS, Tally, Traffic, Whose, attribute
@@ -95,7 +97,7 @@ def _judge(
     look: Look,
     window: Window,
     reporter: str,
-    tallies: dict[Whose, Tally],
+    tallies: Mapping[Whose, Tally],
     given: float,
     traffic: Traffic,
 ) -> Finding:
@@ -108,7 +110,6 @@ def _judge(
     gross = canary.judged >= GROSS and canary.judged == round(canary.errors)
     stable_known = stable.judged >= needed
     over_limit = canary.error_rate > limit
-    sides = (Whose.CANARY, Whose.UNKNOWN) if given else (Whose.CANARY,)
 
     if gross and over_limit:
         verdict = Verdict.FAIL
@@ -151,7 +152,7 @@ def _judge(
                 f"; {requests(given)} of these named no side and were counted here, because they are what the weight's "
                 "share is missing"
             )
-        return Told(detail, value, stable_value)
+        return Told(detail, value, stable_value, stable.judged, traffic.newest(reporter, *_sides(given)))
 
     return Finding(
         verdict=verdict,
@@ -160,8 +161,6 @@ def _judge(
         window=window,
         samples=canary.judged,
         badness=canary.error_rate - limit,
-        stable_samples=stable.judged,
-        newest_at=traffic.newest(reporter, *sides),
         deciding=gross and verdict is Verdict.FAIL,
         stable_fails=(
             verdict is Verdict.FAIL
@@ -178,31 +177,30 @@ def _weighed(
     look: Look,
     window: Window,
     reporter: str,
-    tallies: dict[Whose, Tally],
+    tallies: Mapping[Whose, Tally],
     given: float,
     traffic: Traffic,
 ) -> Finding:
     """The same by the evidence so far; the window is what is shown."""
     canary = tallies.get(Whose.CANARY, NOTHING)
-    stable = baseline_tally(look, spec, tallies, window, reporter)
+    judged, rate = canary.judged, canary.error_rate
     weighed = look.weighed.get((spec.name, reporter), NOT_WEIGHED)
     relative = spec.relation is Relation.RELATIVE
-    rate, known_requests = stable.error_rate, float(stable.judged)
-    if alone(look, spec):
-        rate, known_requests = past_rate(weighed.evidence), weighed.evidence.stable_requests
-    limit = spec.limit * rate if relative else spec.limit
-    known = not relative or known_requests >= _needed(spec)
-    outcome = verdict(
-        weighed, value=canary.error_rate, limit=limit, requests=canary.judged, needed=_needed(spec), known=known
-    )
+    limit, known, known_rate, known_requests = spec.limit, True, 0.0, 0.0
+    if relative:
+        if alone(look, spec):
+            known_rate, known_requests = past_rate(weighed.evidence), weighed.evidence.stable_requests
+        else:
+            stable = baseline_tally(look, spec, tallies, window, reporter)
+            known_rate, known_requests = stable.error_rate, float(stable.judged)
+        limit, known = spec.limit * known_rate, known_requests >= _needed(spec)
+    outcome = verdict(weighed, value=rate, limit=limit, requests=judged, needed=_needed(spec), known=known)
     stable_fails = outcome is Verdict.FAIL and weighed.excused
-    doubts = outcome is Verdict.INCONCLUSIVE and known and doubtful(weighed, canary.error_rate, limit)
-
-    value = canary.error_rate if canary.judged else None
-    stable_value = stable.error_rate if stable.judged else None
+    doubts = outcome is Verdict.INCONCLUSIVE and known and doubtful(weighed, rate, limit)
 
     def tell() -> Told:
         label, baseline = look.rollout.target.canary.label, baseline_name(look, spec)
+        stable = baseline_tally(look, spec, tallies, window, reporter)
         limit_text = (
             f"limit {number(spec.limit)} times {baseline}'s, here {percent(limit)}"
             if relative
@@ -210,38 +208,45 @@ def _weighed(
         )
         beside = f"{percent(stable.error_rate)} of {requests(stable.judged)}" if stable.judged else "no requests"
         if alone(look, spec):
-            beside = f"{percent(rate)} of {requests(known_requests)} before this step"
+            beside = f"{percent(known_rate)} of {requests(known_requests)} before this step"
         seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)}); {baseline}: {beside}"
         if outcome is Verdict.INCONCLUSIVE and not doubts:
-            who, have = (baseline, known_requests) if not known else (label, float(canary.judged))
+            who, have = (baseline, known_requests) if not known else (label, float(judged))
             detail = (
                 f"{round(have):,}/{_needed(spec)} requests of {who}, {seen}; "
                 f"{round(canary.errors):,} of {label} failed so far"
             )
-        elif outcome is Verdict.FAIL and 0 < canary.judged == round(canary.errors):
-            detail = f"All {requests(canary.judged)} of {label} failed ({limit_text}), {seen}"
+        elif outcome is Verdict.FAIL and 0 < judged == round(canary.errors):
+            detail = f"All {requests(judged)} of {label} failed ({limit_text}), {seen}"
         else:
-            detail = (
-                f"{percent(canary.error_rate)} of {label}'s {requests(canary.judged)} failed ({limit_text}), {seen}"
-            )
+            detail = f"{percent(rate)} of {label}'s {requests(judged)} failed ({limit_text}), {seen}"
         if given:
             detail += (
                 f"; {requests(given)} of these named no side and were counted here, because they are what the weight's "
                 "share is missing"
             )
-        return Told(detail + in_words(weighed, outcome, doubts=doubts), value, stable_value)
+        return Told(
+            detail + in_words(weighed, outcome, doubts=doubts),
+            rate if judged else None,
+            stable.error_rate if stable.judged else None,
+            stable.judged,
+            traffic.newest(reporter, *_sides(given)),
+        )
 
     return Finding(
         verdict=outcome,
         tell=tell,
         reporter=reporter,
         window=window,
-        samples=canary.judged,
-        badness=canary.error_rate - limit,
-        stable_samples=stable.judged,
-        newest_at=traffic.newest(reporter, *((Whose.CANARY, Whose.UNKNOWN) if given else (Whose.CANARY,))),
+        samples=judged,
+        badness=rate - limit,
         deciding=outcome is Verdict.FAIL and not stable_fails,
         stable_fails=stable_fails,
         doubtful=doubts,
         bound=limit,
     )
+
+
+def _sides(given: float) -> tuple[Whose, ...]:
+    """Whose requests are judged: the canary's, and with them those that were given to it."""
+    return (Whose.CANARY, Whose.UNKNOWN) if given else (Whose.CANARY,)

@@ -1,5 +1,6 @@
 """`missing-responses`: a canary that hangs answers nothing, and a request is counted only when it completes."""
 
+from collections.abc import Mapping
 from math import sqrt
 
 from bot.analysis.findings import cannot_measure
@@ -107,5 +108,5 @@ class MissingResponses:
         )
 
 
-def _both(tallies: dict[Whose, Tally]) -> float:
+def _both(tallies: Mapping[Whose, Tally]) -> float:
     return tallies.get(Whose.CANARY, NOTHING).all + tallies.get(Whose.STABLE, NOTHING).all

@@ -1,9 +1,9 @@
 """`p99`: at most 1% of the canary's requests may be slower than the limit, absolute or stable's p99 times a factor."""
 
 from bot.analysis.findings import Finding, Told, cannot_measure, reported, where, worst
-from bot.analysis.latency import Latencies
+from bot.analysis.latency import Histogram, Latencies
 from bot.analysis.look import BUCKETS, Look, Window, past_questions, range_questions
-from bot.analysis.requests import REPORTERS, Whose
+from bot.analysis.requests import Whose
 from bot.analysis.samples import Query
 from bot.analysis.sentences import duration, milliseconds, number, percent, requests
 from bot.analysis.statistics import clearly_worse
@@ -46,12 +46,10 @@ class P99:
         if impossible or not isinstance(latencies, Latencies):
             return impossible or look.report(spec, Verdict.ERROR, "Cannot measure.")
         newest_at = latencies.counted.newest_at or look.begin
-        seen = {reporter for reporter, side in latencies.sides if side in (Whose.CANARY, Whose.STABLE)}
         findings = [
             (_weighed if spec.sequential else _judge)(spec, look, window, reporter, latencies)
             for window in windows(look, spec, newest_at)
-            for reporter in REPORTERS
-            if reporter in seen
+            for reporter in latencies.reporters
         ]
         if not findings:
             return look.report(
@@ -121,7 +119,7 @@ def _judge(spec: GateSpec, look: Look, window: Window, reporter: str, latencies:
                 f"{requests(canary.requests)} were slower than the limit where 1% may be, {seen}"
                 f"{stable_text}{_interpolated(canary.bucket_of(limit_ms), limit_ms)}"
             )
-        return Told(detail, p99_ms, stable_p99_ms)
+        return Told(detail, p99_ms, stable_p99_ms, stable.requests, latencies.newest(reporter, Whose.CANARY))
 
     return Finding(
         verdict=verdict,
@@ -130,8 +128,6 @@ def _judge(spec: GateSpec, look: Look, window: Window, reporter: str, latencies:
         window=window,
         samples=canary.requests,
         badness=fraction,
-        stable_samples=stable.requests,
-        newest_at=latencies.newest(reporter, Whose.CANARY),
         stable_fails=(
             verdict is Verdict.FAIL
             and not relative
@@ -145,24 +141,23 @@ def _judge(spec: GateSpec, look: Look, window: Window, reporter: str, latencies:
 def _weighed(spec: GateSpec, look: Look, window: Window, reporter: str, latencies: Latencies) -> Finding:
     """The same by the evidence so far; the window is what is shown."""
     canary = latencies.histogram(window.begin, window.end, reporter, Whose.CANARY)
-    stable = baseline_histogram(look, spec, window.begin, window.end, reporter)
     weighed = look.weighed.get((spec.name, reporter), NOT_WEIGHED)
-    label, baseline = look.rollout.target.canary.label, baseline_name(look, spec)
     relative = spec.relation is Relation.RELATIVE
-    boundary_ms = weighed.evidence.boundary_ms
-    limit_ms = boundary_ms if relative else spec.limit
-    known_requests: float = stable.requests
-    if alone(look, spec):
-        known_requests = weighed.evidence.stable_requests
-    known = not relative or (boundary_ms > 0 and known_requests >= _needed(spec))
-    fraction = canary.above(limit_ms) / canary.requests if canary.requests and limit_ms else 0.0
-    stable_fraction = stable.above(limit_ms) / stable.requests if stable.requests and limit_ms else 0.0
-    limit = max(TAIL, stable_fraction) if relative else TAIL
+    limit_ms = weighed.evidence.boundary_ms if relative else spec.limit
+    fraction = _slow(canary, limit_ms)
+    limit, known, known_requests = TAIL, True, 0.0
+    if relative:
+        stable = baseline_histogram(look, spec, window.begin, window.end, reporter)
+        known_requests = weighed.evidence.stable_requests if alone(look, spec) else stable.requests
+        known = limit_ms > 0 and known_requests >= _needed(spec)
+        limit = max(TAIL, _slow(stable, limit_ms))
     outcome = verdict(weighed, value=fraction, limit=limit, requests=canary.requests, needed=_needed(spec), known=known)
     stable_fails = outcome is Verdict.FAIL and weighed.excused
     doubts = outcome is Verdict.INCONCLUSIVE and known and doubtful(weighed, fraction, limit)
 
     def tell() -> Told:
+        label, baseline = look.rollout.target.canary.label, baseline_name(look, spec)
+        stable = baseline_histogram(look, spec, window.begin, window.end, reporter)
         p99_ms = latencies.quantile(canary, QUANTILE, reporter, Whose.CANARY)
         stable_p99_ms = latencies.quantile(stable, QUANTILE, reporter, Whose.STABLE)
         seen = f"{where(reporter)}, {window.name} ({duration(window.seconds)})"
@@ -175,7 +170,7 @@ def _weighed(spec: GateSpec, look: Look, window: Window, reporter: str, latencie
             if relative:
                 limit_text += f", {number(spec.limit)} times {baseline}'s"
             beside = (
-                f"p99 {milliseconds(stable_p99_ms)}, {percent(stable_fraction)} slower than that, "
+                f"p99 {milliseconds(stable_p99_ms)}, {percent(_slow(stable, limit_ms))} slower than that, "
                 f"of {requests(stable.requests)}"
                 if stable_p99_ms is not None
                 else "no requests"
@@ -185,7 +180,13 @@ def _weighed(spec: GateSpec, look: Look, window: Window, reporter: str, latencie
                 f"{requests(canary.requests)} were slower than the limit where {percent(limit)} may be, {seen}; "
                 f"{baseline}: {beside}{_interpolated(canary.bucket_of(limit_ms), limit_ms)}"
             )
-        return Told(detail + in_words(weighed, outcome, doubts=doubts), p99_ms, stable_p99_ms)
+        return Told(
+            detail + in_words(weighed, outcome, doubts=doubts),
+            p99_ms,
+            stable_p99_ms,
+            stable.requests,
+            latencies.newest(reporter, Whose.CANARY),
+        )
 
     return Finding(
         verdict=outcome,
@@ -194,13 +195,17 @@ def _weighed(spec: GateSpec, look: Look, window: Window, reporter: str, latencie
         window=window,
         samples=canary.requests,
         badness=fraction,
-        stable_samples=stable.requests,
-        newest_at=latencies.newest(reporter, Whose.CANARY),
         deciding=outcome is Verdict.FAIL and not stable_fails,
         stable_fails=stable_fails,
         doubtful=doubts,
         bound=limit,
     )
+
+
+def _slow(histogram: Histogram, limit_ms: float) -> float:
+    """The fraction above the limit; 0 without requests or without a limit yet."""
+    requests = histogram.requests
+    return histogram.above(limit_ms) / requests if requests and limit_ms else 0.0
 
 
 def _interpolated(bucket: tuple[float, float], limit_ms: float) -> str:
