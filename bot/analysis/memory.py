@@ -142,7 +142,7 @@ class Memory:
             sums = Sums(metric, rollout.target, self._interval_s, _limits_ms(metric, rollout))
             self._sums = (*self._others(metric), sums)
             if self._going_on(rollout, now):
-                sums.sampled.append(rollout.bake.covered_until)
+                sums.sampled = (rollout.bake.covered_until,)
         sums.pending = tuple(
             sums.questions(
                 self._since(begin),

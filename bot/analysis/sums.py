@@ -96,6 +96,7 @@ class Sums:
     `since` is the moment from which on everything is known, `until` up to which; 0 before the first answer. `limits_ms`
     are the latencies that have to be told exactly, None for all buckets at every look. `pending` are the questions of
     this look, None when it does not ask for sums; `told` is the same question as a person would ask it, of a window.
+    `sampled` are moments of scrapes, ascending: those of the requests, by which a bake is covered.
     """
 
     __slots__ = (
@@ -133,7 +134,7 @@ class Sums:
         self.warnings: tuple[str, ...] = ()
         self.pending: tuple[Asked, ...] | None = None
         self.told: tuple[Rung, str] | None = None
-        self.sampled = array("d")
+        self.sampled: tuple[float, ...] = ()
         self._table = Table()
         self._layout: Layout[Line | Bucket] = layout(())
         self._rows = array("q")
@@ -192,7 +193,8 @@ class Sums:
         if not self.until:
             self.since = one.since
         at, table = min(one.until, newest), self._table
-        self._cover(at, one)
+        if not self.buckets:
+            self._cover(at, one)
         self.until, self.newest_at = one.until, newest
         if not table.times or at > table.times[-1]:
             table.begin(at)
@@ -237,15 +239,14 @@ class Sums:
 
     def _cover(self, at: float, one: Asked) -> None:
         """Note the moments of the scrapes; between two moments not further apart than a minute they were regular."""
-        sampled = self.sampled
-        before = sampled[-1] if sampled else None
+        before = self.sampled[-1] if self.sampled else None
+        if before is not None and at <= before:
+            return
+        between: list[float] = []
         if before is not None and at - before <= self.interval_s + min(one.until - one.since, BETWEEN_S):
             scrapes = int((at - before) / self.interval_s)
-            sampled.extend([at - number * self.interval_s for number in range(scrapes - 1, 0, -1)])
-        if before is None or at > before:
-            sampled.append(at)
-        if len(sampled) > SAMPLED:
-            del sampled[:-SAMPLED]
+            between = [at - number * self.interval_s for number in range(scrapes - 1, 0, -1)]
+        self.sampled = (*self.sampled, *between, at)[-SAMPLED:]
 
     def _show(self, one: Asked, answer: Answer, begin: float) -> None:
         """Add all buckets to what is shown of the present weight, and learn which bounds there are."""
@@ -285,10 +286,10 @@ class Sums:
         begin: what was counted after them stays exact when old moments are left out. Nobody asks for scrapes before
         `covered_until` any more, but for the last of them."""
         self._thin(tuple(keep))
-        del self.sampled[: max(0, bisect_right(self.sampled, covered_until) - 1)]
+        self.sampled = self.sampled[max(0, bisect_right(self.sampled, covered_until) - 1) :]
         return Counted(
             (),
-            tuple(self.sampled),
+            self.sampled,
             self.interval_s,
             self.newest_at,
             self.server_time,
@@ -299,10 +300,10 @@ class Sums:
     def _thin(self, keep: tuple[float, ...]) -> None:
         """Leave out every other of the moments that are more than two minutes old, once there are many."""
         times = self._table.times
-        old = sum(1 for at in times if at < times[-1] - RECENT_S - self.interval_s) if len(times) > POINTS else 0
+        old = bisect_left(times, times[-1] - RECENT_S - self.interval_s) if len(times) > POINTS else 0
         if old <= POINTS // 2:
             return
-        held = {max((index for index, at in enumerate(times) if at <= one), default=0) for one in keep}
+        held = {max(0, bisect_right(times, one) - 1) for one in keep}
         rows = [index for index in range(len(times)) if index >= old or index % 2 == 0 or index in held]
         if len(rows) < len(times):
             self._table.keep(rows)

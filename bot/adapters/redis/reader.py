@@ -28,6 +28,7 @@ class Reader:
             gates=self._same(rollout.gates),
             rules=self._same(rollout.rules),
             started_by=self._same(rollout.started_by),
+            told=self._same(rollout.told),
             target=_lean(rollout.target),
         )
 
