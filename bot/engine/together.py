@@ -1,8 +1,9 @@
 """Questions of all rollouts that look at about the same time, asked together.
 
 Questions that differ only in their service become one question over many, in chunks of bounded length that are asked
-with bounded parallelism. A chunk that fails or is slow is an error for its own members only; they are asked in smaller
-chunks and in a lane of their own from then on, until whoever makes it fail stands alone and delays nobody else.
+with bounded parallelism; what has to wait for its turn meanwhile becomes one question with what comes after it. A chunk
+that fails or is slow is an error for its own members only; they are asked in smaller chunks and in a lane of their own
+from then on, until whoever makes it fail stands alone and delays nobody else.
 Answers are handed out one at a time, so that the event loop can do what is urgent between two judgements.
 """
 
@@ -57,15 +58,20 @@ class _Asker:
 
 
 Members = dict[tuple[str, ...], list[tuple[_Asker, Query]]]
-"""Who asks a question, by the services that it is about."""
+"""Who asks a question, by the services that it is about; one entry without services for one that cannot be merged."""
+Key = Shape | Query
+"""What questions that are merged have in common; a question that cannot be merged stands for itself."""
 
 
 @dataclass(slots=True)
-class _Round:
-    """What was asked within one window: the questions that can be merged, by their shape, and the others."""
+class _Lane:
+    """Questions that wait for their turn, and how many more may be asked at once."""
 
-    by_shape: dict[Shape, Members] = field(default_factory=dict)
-    alone: dict[Query, list[_Asker]] = field(default_factory=dict)
+    free: int
+    due: dict[Key, Members] = field(default_factory=dict)
+
+    def put(self, key: Key, services: tuple[str, ...], askers: list[tuple[_Asker, Query]]) -> None:
+        self.due.setdefault(key, {}).setdefault(services, []).extend(askers)
 
 
 class Together:
@@ -76,11 +82,11 @@ class Together:
         self._clock = clock
         self._window_s = window_s
         self._chunk = chunk
-        self._round: _Round | None = None
+        self._asked: dict[Key, Members] | None = None
         self._cost: dict[str, float] = {}
         self._small: dict[tuple[str, ...], int] = {}
-        self._lane = asyncio.Semaphore(LANE)
-        self._careful_lane = asyncio.Semaphore(CAREFUL_LANE)
+        self._lane = _Lane(LANE)
+        self._careful_lane = _Lane(CAREFUL_LANE)
         self._answered_at = float("-inf")
         self._quick_at = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,66 +107,75 @@ class Together:
         return await self._metrics.ready()
 
     def _put(self, query: Query, asker: _Asker) -> None:
-        if self._round is None:
-            self._round = _Round()
-            self._begin(self._close_round(self._round))
+        if self._asked is None:
+            self._asked = {}
+            self._begin(self._close_window(self._asked))
         found = shape(query)
-        if found is None:
-            self._round.alone.setdefault(query, []).append(asker)
-        else:
-            common, services = found
-            self._round.by_shape.setdefault(common, {}).setdefault(services, []).append((asker, query))
+        key, services = found if found is not None else (query, ())
+        self._asked.setdefault(key, {}).setdefault(services, []).append((asker, query))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _close_round(self, asked: _Round) -> None:
+    async def _close_window(self, asked: dict[Key, Members]) -> None:
         await self._clock.sleep(self._window_s)
-        self._round = None
-        for query, askers in asked.alone.items():
-            self._begin(self._ask_alone(query, askers))
-        for common, members in asked.by_shape.items():
-            for chunk in self._chunks(common, members):
-                self._begin(self._ask_chunk(common, chunk))
+        self._asked = None
+        for key, members in asked.items():
+            for services, askers in members.items():
+                lane = self._careful_lane if services in self._small else self._lane
+                lane.put(key, services, askers)
+        self._fill(self._lane)
+        self._fill(self._careful_lane)
 
-    def _chunks(self, common: Shape, members: Members) -> list[Members]:
-        """Members of about equal chunks; those that may only be asked in smaller ones among themselves."""
-        cost = self._cost.get(_kind(common))
+    def _fill(self, lane: _Lane) -> None:
+        while lane.free and lane.due:
+            lane.free -= 1
+            self._begin(self._ask(lane, *self._next(lane)))
+
+    def _next(self, lane: _Lane) -> tuple[Key, Members]:
+        """The next chunk of those who have waited longest; the others of the same question go to the end. Chunks are
+        about equal, and who may only be asked in smaller ones is asked with others like that."""
+        key = next(iter(lane.due))
+        members = lane.due.pop(key)
+        if isinstance(key, Query):
+            return key, members
+        cost = self._cost.get(_kind(key))
         most = min(self._chunk, FIRST_CHUNK if cost is None else max(1, int(ANSWER / max(1.0, cost))))
-        by_size: dict[int, list[tuple[str, ...]]] = {}
-        for services in members:
-            by_size.setdefault(min(most, self._small.get(services, most)), []).append(services)
-        chunks = []
-        for size, names in by_size.items():
-            count = -(-len(names) // size)
-            for index in range(count):
-                chunks.append({services: members[services] for services in names[index::count]})
-        return chunks
+        sizes = {services: min(most, self._small.get(services, most)) for services in members}
+        size = next(iter(sizes.values()))
+        alike = [services for services, one in sizes.items() if one == size]
+        chunks = -(-len(alike) // size)
+        chunk = {services: members.pop(services) for services in alike[: -(-len(alike) // chunks)]}
+        if members:
+            lane.due[key] = members
+        return key, chunk
 
-    async def _ask_chunk(self, common: Shape, members: Members) -> None:
-        query = merged(common, {service for services in members for service in services})
-        careful = any(services in self._small for services in members)
-        async with self._careful_lane if careful else self._lane:
-            started = self._clock.monotonic()
+    async def _ask(self, lane: _Lane, key: Key, members: Members) -> None:
+        if isinstance(key, Query):
+            query = key
+        else:
+            query = merged(key, {service for services in members for service in services})
+        started = self._clock.monotonic()
+        try:
             told = await self._told(query)
-            now = self._clock.monotonic()
-        self._learn(tuple(members), told, started, now)
+        finally:
+            lane.free += 1
+            self._fill(lane)
+        if isinstance(key, Query):
+            _give(members[()], told)
+            return
+        self._learn(tuple(members), told, started, self._clock.monotonic())
         if isinstance(told, CannotMeasure):
             for askers in members.values():
                 _give(askers, told)
             return
-        self._cost[_kind(common)] = _cost(told) / len(members)
+        self._cost[_kind(key)] = _cost(told) / len(members)
         series = by_service(told)
         for services, askers in members.items():
-            if _give(askers, part(common, services, told, series)):
+            if _give(askers, part(key, services, told, series)):
                 await asyncio.sleep(0)
-
-    async def _ask_alone(self, query: Query, askers: list[_Asker]) -> None:
-        async with self._lane:
-            told = await self._told(query)
-        _give([(asker, query) for asker in askers], told)
 
     async def _told(self, query: Query) -> Told:
         try:

@@ -8,7 +8,7 @@ import pytest
 from bot.analysis.merging import LABEL, shape
 from bot.analysis.promql import over, selector
 from bot.analysis.samples import Answer, Query, Series
-from bot.engine.together import SLOW_S, Together
+from bot.engine.together import LANE, SLOW_S, Together
 from bot.errors import CannotMeasure
 from tests.fakes.clock import FakeClock
 
@@ -107,6 +107,22 @@ async def test_a_slow_chunk_delays_its_members_only(rig: Rig) -> None:
     assert len(waiting) <= 8
     rig.server.release.set()
     await asyncio.gather(*tasks.values())
+
+
+async def test_what_waits_for_its_turn_becomes_one_question_with_what_comes_after_it(rig: Rig) -> None:
+    """While as many questions are out as may be, fifteen that are asked one after the other make two and not fifteen:
+    a server that is slow for a moment is not asked ever smaller questions."""
+    await rig.ask(NAMES)
+    rig.server.asked.clear()
+    rig.server.stuck = set(NAMES[:LANE])
+    tasks = []
+    for name in NAMES[: LANE + 15]:
+        tasks += rig.begin([name]).values()
+        await rig.pass_window()
+    assert len(rig.server.asked) == LANE
+    rig.server.release.set()
+    await asyncio.gather(*tasks)
+    assert [len(services) for services in rig.server.asked[LANE:]] == [8, 7]
 
 
 async def test_a_bad_service_ends_up_alone_and_the_others_together_again(rig: Rig) -> None:
