@@ -115,7 +115,7 @@ async def test_what_waits_for_its_turn_becomes_one_question_with_what_comes_afte
     await rig.ask(NAMES)
     rig.server.asked.clear()
     rig.server.stuck = set(NAMES[:LANE])
-    tasks = []
+    tasks: list[asyncio.Task[Mapping[Query, Answer | CannotMeasure]]] = []
     for name in NAMES[: LANE + 15]:
         tasks += rig.begin([name]).values()
         await rig.pass_window()
