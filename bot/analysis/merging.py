@@ -5,16 +5,18 @@ as it is.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from bot.analysis.promql import literal, quote
 from bot.analysis.samples import Answer, Query, Series
 from bot.values import dataclass
 
 LABEL = "destination_service"
 
 _NAMES = re.compile(LABEL + r'(?:="(?P<one>[A-Za-z0-9.-]+)"|=~"(?P<several>(?:[A-Za-z0-9-]|\\\\\.|\|)+)")(?=[,}])')
+_DOT = r"\\."
+"""A dot in a pattern in a string: its backslash is written twice."""
 _SERIES = r"\w+\{\0(?:,le=~\"[0-9.+|\\\\eInf-]+\")?\}"
 _RANGE = r"\[\d+s(?::\d+s)?\]"
 _SUMS = (
@@ -53,7 +55,7 @@ def shape(query: Query) -> tuple[Shape, tuple[str, ...]] | None:
     if found is None:
         return None
     pieces = tuple(query.promql.split(found.group()))
-    services = (found["one"],) if found["one"] else tuple(found["several"].replace("\\\\.", ".").split("|"))
+    services = (found["one"],) if found["one"] else tuple(found["several"].replace(_DOT, ".").split("|"))
     aggregated = _allowed(pieces)
     if aggregated is None or not all(services) or (aggregated and len(services) > 1):
         return None
@@ -70,9 +72,10 @@ def _allowed(pieces: tuple[str, ...]) -> bool | None:
 
 
 def merged(common: Shape, services: Iterable[str]) -> Query:
-    """The question of this shape about all these services."""
+    """The question of this shape about all these services, named as `shape` names them: nothing in such a name but its
+    dots means something in a pattern."""
     names = sorted(set(services))
-    matcher = f"={quote(names[0])}" if len(names) == 1 else f"=~{quote('|'.join(map(literal, names)))}"
+    matcher = f'="{names[0]}"' if len(names) == 1 else f'=~"{"|".join(names).replace(".", _DOT)}"'
     first, *rest = common.pieces
     if common.aggregated:
         first = first.replace("(", f" by ({LABEL}) (", 1)
@@ -81,9 +84,9 @@ def merged(common: Shape, services: Iterable[str]) -> Query:
 
 def by_service(answer: Answer) -> Mapping[str, Sequence[Series]]:
     """Series of a merged answer by the service that they are of."""
-    found: dict[str, list[Series]] = {}
+    found: defaultdict[str, list[Series]] = defaultdict(list)
     for series in answer.series:
-        found.setdefault(series.labels.get(LABEL, ""), []).append(series)
+        found[series.labels.get(LABEL, "")].append(series)
     return found
 
 
