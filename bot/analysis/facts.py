@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
 
 from bot.values import dataclass
 
@@ -40,13 +39,8 @@ def fingerprint(pods: Sequence[PodFacts]) -> str:
 
     A pod that has not started yet has no image ids and changes nothing, so scaling up is not a new release.
     """
-    return _fingerprint(frozenset([(pod.template, pod.images) for pod in pods]))
-
-
-@lru_cache(maxsize=1024)
-def _fingerprint(contents: frozenset[tuple[str, tuple[str, ...]]]) -> str:
-    templates = sorted({template for template, _ in contents if template})
-    images = sorted({image for _, images in contents for image in images})
+    templates = sorted({pod.template for pod in pods if pod.template})
+    images = sorted({image for pod in pods for image in pod.images})
     if not templates and not images:
         return ""
     digest = hashlib.sha256("\n".join(images).encode()).hexdigest()[:12]

@@ -111,22 +111,41 @@ def cannot_measure(
     return None
 
 
-def reported(look: Look, spec: GateSpec, finding: Finding, counted: Counted, needed: int, **more: object) -> GateReport:
+def reported(
+    look: Look,
+    spec: GateSpec,
+    finding: Finding,
+    counted: Counted,
+    *,
+    needed: int,
+    query: str,
+    unit: str,
+    alpha: float | None,
+    smallest_visible: float | None,
+) -> GateReport:
     """The gate's report of its worst finding."""
     told = finding.tell()
     warned = f" Prometheus warns: {'; '.join(counted.warnings)}." if counted.warnings else ""
-    return look.report(
-        spec,
-        finding.verdict,
-        f"{told.detail}.{warned}",
+    return GateReport(
+        gate=spec.name,
+        verdict=finding.verdict,
+        detail=f"{told.detail}.{warned}",
         value=told.value,
         stable_value=told.stable_value,
+        limit=spec.limit,
+        unit=unit,
         samples=finding.samples,
         stable_samples=told.stable_samples,
         needed_samples=needed,
         window_s=round(finding.window.seconds, 3),
+        weight_percent=look.rollout.weight_percent,
+        step=look.rollout.step,
+        query=query,
         newest_sample_at=told.newest_at if told.newest_at is not None else counted.newest_at,
         deciding=finding.deciding,
         stable_fails=finding.stable_fails,
-        **more,
+        fail_after=spec.fail_after,
+        fail_total=spec.fail_total,
+        alpha=alpha,
+        smallest_visible=smallest_visible,
     )

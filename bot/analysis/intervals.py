@@ -95,7 +95,7 @@ def cut(
     if until <= since:
         return []
     edges = [since, *_edges(rows, since, until, interval_s)]
-    if len(edges) == 2 and not others:
+    if len(edges) == 2 and not others.places:
         return [_whole(rows, since, until)]
     count = len(edges) - 1
     requests, bad, stable_requests, stable_bad = ([0.0] * count for _ in range(4))

@@ -31,19 +31,7 @@ class Histogram:
 
     def quantile(self, fraction: float) -> float | None:
         """The latency in ms that `fraction` of the requests do not exceed, None without requests."""
-        if not self.buckets or self.buckets[-1][1] <= 0:
-            return None
-        rank = fraction * self.buckets[-1][1]
-        lower_ms, below = 0.0, 0.0
-        for upper_ms, cumulative in self.buckets:
-            if cumulative >= rank:
-                if isinf(upper_ms):
-                    return lower_ms
-                if cumulative <= below:
-                    return upper_ms
-                return lower_ms + (upper_ms - lower_ms) * (rank - below) / (cumulative - below)
-            lower_ms, below = upper_ms, cumulative
-        return lower_ms
+        return _quantile(self.buckets, fraction * self.buckets[-1][1]) if self.buckets else None
 
     def above(self, limit_ms: float) -> float:
         """Requests slower than the limit; beyond the highest finite bound all of the last bucket."""
@@ -90,10 +78,17 @@ class Shown:
 
     def histogram(self, reporter: str, side: Whose) -> Histogram:
         """What one side has had."""
-        if (reporter, side) not in self.sides:
-            return Histogram()
-        begin = self.sides.index((reporter, side)) * len(self.bounds)
-        return Histogram(tuple(zip(self.bounds, self.counts[begin : begin + len(self.bounds)], strict=True)))
+        return Histogram(tuple(zip(self.bounds, self._counts((reporter, side)), strict=False)))
+
+    def quantile(self, fraction: float, reporter: str, side: Whose) -> float | None:
+        """The quantile of one side's histogram."""
+        counts = self._counts((reporter, side))
+        return _quantile(zip(self.bounds, counts, strict=True), fraction * counts[-1]) if counts else None
+
+    def _counts(self, side: tuple[str, Whose]) -> "array[float]":
+        """Those of one side, none of a side that has not been seen."""
+        begin = self.sides.index(side) * len(self.bounds) if side in self.sides else len(self.counts)
+        return self.counts[begin : begin + len(self.bounds)]
 
     def count(self, side: tuple[str, Whose], bound: float, more: float) -> None:
         """Add to one bucket of one side."""
@@ -140,8 +135,7 @@ class Latencies:
 
     def quantile(self, histogram: Histogram, fraction: float, reporter: str, side: Whose) -> float | None:
         """The quantile of a side's histogram, of all its buckets as last known where it has only some of them."""
-        full = histogram if self.shown is None else self.shown.histogram(reporter, side)
-        return full.quantile(fraction)
+        return histogram.quantile(fraction) if self.shown is None else self.shown.quantile(fraction, reporter, side)
 
     def newest(self, reporter: str, side: Whose) -> float | None:
         """Newest sample of a side at a reporter, epoch seconds on Prometheus' clock."""
@@ -189,6 +183,22 @@ def bound_of(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _quantile(buckets: Iterable[tuple[float, float]], rank: float) -> float | None:
+    """The latency in ms up to which `rank` requests lie, None where that is none."""
+    if rank <= 0:
+        return None
+    lower_ms, below = 0.0, 0.0
+    for upper_ms, cumulative in buckets:
+        if cumulative >= rank:
+            if isinf(upper_ms):
+                return lower_ms
+            if cumulative <= below:
+                return upper_ms
+            return lower_ms + (upper_ms - lower_ms) * (rank - below) / (cumulative - below)
+        lower_ms, below = upper_ms, cumulative
+    return lower_ms
 
 
 def _monotonic(sums: Mapping[float, float]) -> tuple[tuple[float, float], ...]:

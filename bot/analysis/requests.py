@@ -202,9 +202,9 @@ def separated_by_workload(target: Target) -> bool:
 def separable(target: Target) -> bool:
     """True when metrics can tell the two sides apart at all."""
     return (
-        side_host(target, target.stable) != side_host(target, target.canary)
+        target.stable.version != target.canary.version
+        or side_host(target, target.stable) != side_host(target, target.canary)
         or separated_by_workload(target)
-        or target.stable.version != target.canary.version
     )
 
 

@@ -120,7 +120,7 @@ def against_limit(
     """
     whole: Sequence[float] = evidence.whole
     late: Sequence[float] = evidence.late
-    whole_factors, late_factors = _factors(limit, WHOLE), _factors(limit, LATE)
+    whole_factors, late_factors = _factors(limit)
     spent, at = evidence.spent, began_s
     for interval in intervals:
         begun = begins(at, at + interval.seconds, horizon_s)
@@ -196,11 +196,9 @@ def smallest_visible(requests: float, limit: float, alpha: float) -> float | Non
     """
     if requests <= 0:
         return None
+    factors, _ = _factors(limit)
     smallest = min(
-        [
-            (price / requests - good) / (bad - good)
-            for price, (bad, good) in zip(_prices(alpha), _factors(limit, WHOLE), strict=True)
-        ]
+        [(price / requests - good) / (bad - good) for price, (bad, good) in zip(_prices(alpha), factors, strict=True)]
     )
     return smallest if smallest <= 1 else None
 
@@ -212,8 +210,8 @@ def requests_to_show(fraction: float, limit: float, alpha: float) -> float:
     adds and the rest of what a good one adds; it has to reach `log(1/alpha)` from the logarithm of its weight. The
     alternative that gets there first.
     """
-    fastest = inf
-    for price, (bad, good) in zip(_prices(alpha), _factors(limit, WHOLE), strict=True):
+    fastest, (factors, _) = inf, _factors(limit)
+    for price, (bad, good) in zip(_prices(alpha), factors, strict=True):
         growth = fraction * bad + (1 - fraction) * good
         if growth > 0:
             fastest = min(fastest, price / growth)
@@ -272,9 +270,9 @@ def clump(scatter: tuple[float, float, float, float]) -> float:
     variance of 2 + 1/m.
     """
     count, requests, bad, squares = scatter
-    mean = bad / requests if requests > 0 else 0.0
-    if not 0 < mean < 1 or bad < 10 or count < 3:
+    if bad < 10 or count < 3 or not bad < requests:
         return 1.0
+    mean = bad / requests
     found = (squares - 2 * mean * bad + mean**2 * requests) / (mean * (1 - mean)) / (count - 1)
     return min(MOST_TOGETHER, found) if found > 1 + 3 * sqrt((2 + count / bad) / (count - 1)) else 1.0
 
@@ -309,11 +307,20 @@ def _prices(alpha: float) -> tuple[float, ...]:
     return tuple(-log(alpha) - log(1 - LATE_SHARE) - log(weight) for weight in WHOLE_WEIGHTS)
 
 
+_Factors = tuple[tuple[float, float], ...]
+
+
 @lru_cache(maxsize=256)
-def _factors(limit: float, alternatives: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
-    """What one bad and one good request add, per alternative."""
-    raised = [odds * limit / (1 - limit + odds * limit) for odds in alternatives]
-    return tuple((log(one / limit), log1p(-one) - log1p(-limit)) for one in raised)
+def _factors(limit: float) -> tuple[_Factors, _Factors]:
+    """What one bad and one good request add, per alternative: of those since the first request, and of later ones."""
+    whole, late = (
+        [odds * limit / (1 - limit + odds * limit) for odds in alternatives] for alternatives in (WHOLE, LATE)
+    )
+    good = log1p(-limit)
+    return (
+        tuple((log(one / limit), log1p(-one) - good) for one in whole),
+        tuple((log(one / limit), log1p(-one) - good) for one in late),
+    )
 
 
 def _shifted(interval: Interval, ratio: float, odds: float) -> float:
@@ -325,8 +332,9 @@ def _shifted(interval: Interval, ratio: float, odds: float) -> float:
 
 
 def _begun(at_s: float, horizon_s: float) -> float:
-    part = WITHIN_HORIZON * min(1.0, at_s / horizon_s)
-    left, length, at_s = 1 - WITHIN_HORIZON, horizon_s, at_s - horizon_s
+    if at_s <= horizon_s:
+        return WITHIN_HORIZON * (at_s / horizon_s)
+    part, left, length, at_s = WITHIN_HORIZON, 1 - WITHIN_HORIZON, horizon_s, at_s - horizon_s
     while at_s > 0:
         part += (1 - KEPT) * left * min(1.0, at_s / length)
         left, length, at_s = KEPT * left, 2 * length, at_s - length

@@ -69,7 +69,7 @@ def near_its_limit(rollout: Rollout) -> bool:
 
 def failing_latency(rollout: Rollout, reports: Sequence[GateReport]) -> tuple[tuple[GateSpec, GateReport], ...]:
     """The latency gates that FAIL, with their reports."""
-    return tuple((spec, report) for spec, report in _paired(rollout.gates, reports) if report.verdict is Verdict.FAIL)
+    return tuple(_paired(rollout.gates, [report for report in reports if report.verdict is Verdict.FAIL]))
 
 
 def limit_ms(spec: GateSpec, report: GateReport, stable: Histogram) -> float | None:
@@ -116,7 +116,7 @@ def grounds(look: Look, nodes: Mapping[str, NodeHealth]) -> tuple[Ground, Ground
 
 def _paired(gates: Sequence[GateSpec], reports: Sequence[GateReport]) -> list[tuple[GateSpec, GateReport]]:
     by_name = {report.gate: report for report in reports}
-    return [(spec, by_name[spec.name]) for spec in gates if latency_gate(spec) and spec.name in by_name]
+    return [(spec, by_name[spec.name]) for spec in gates if spec.name in by_name and latency_gate(spec)]
 
 
 def _near(report: GateReport) -> bool:

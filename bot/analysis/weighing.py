@@ -157,12 +157,12 @@ def baseline_histogram(look: Look, spec: GateSpec, begin: float, end: float, rep
     return look.past_latencies.together(begin - DAY_S, end - DAY_S, reporter)
 
 
-def sequential_numbers(look: Look, spec: GateSpec, finding: Finding) -> dict[str, object]:
+def sequential_numbers(look: Look, spec: GateSpec, finding: Finding) -> tuple[float | None, float | None]:
     """What a report adds of its test: its part of alpha, and the smallest effect that could have been seen."""
     weighed = look.weighed.get((spec.name, finding.reporter))
     if weighed is None or finding.bound is None:
-        return {}
-    return {"alpha": weighed.alpha, "smallest_visible": visible(weighed, finding.bound)}
+        return None, None
+    return weighed.alpha, visible(weighed, finding.bound)
 
 
 def in_words(weighed: Weighed, outcome: Verdict, *, doubts: bool) -> str:
@@ -338,11 +338,14 @@ def _before(look: Look, case: _Case) -> list[Interval]:
 def _shared(case: _Case, new: Interval, begin: float, until: float) -> Interval | None:
     """The requests of a span, the newest or the last two minutes, in which stable breaks the limit as well and the
     canary is not clearly worse; None when there is none."""
+    fraction = min(case.fraction or 0.0, _MOST)
     for span in (new, *cut(case.rows, begin, until, inf)):
         if span.requests <= 0 or span.stable_requests <= 0:
             continue
+        if span.stable_bad <= fraction * span.stable_requests:
+            continue
         stable = Interval(1.0, span.stable_requests, span.stable_bad)
-        broken = statistics.against_limit(statistics.NONE, (stable,), min(case.fraction or 0.0, _MOST), inf)
+        broken = statistics.against_limit(statistics.NONE, (stable,), fraction, inf)
         if broken.fails(case.alpha) and not clearly_worse(
             span.bad, span.requests, span.stable_bad, span.stable_requests
         ):
@@ -366,18 +369,18 @@ def _together(intervals: Sequence[Interval]) -> Interval:
 def _evidence(odds: Odds) -> Evidence:
     """Carried odds; those of a version with other alternatives start again."""
     fresh = statistics.NONE
-    if not odds.whole:
-        return fresh
-    if len(odds.whole) != len(fresh.whole) or (odds.late and len(odds.late) != len(fresh.late)):
+    if len(odds.whole) != len(fresh.whole) or len(odds.late) not in (0, len(fresh.late)):
         return fresh
     waiting = Interval(*odds.waiting) if odds.waiting else fresh.waiting
     return Evidence(odds.whole, odds.late or fresh.late, odds.spent, waiting)
 
 
 def _odds(evidence: Evidence) -> Odds:
-    waiting = (
-        ()
-        if evidence.waiting is statistics.EMPTY or evidence.waiting == statistics.EMPTY
-        else astuple(evidence.waiting)
+    waiting = evidence.waiting
+    nothing = waiting is statistics.EMPTY or waiting == statistics.EMPTY
+    return Odds(
+        evidence.whole,
+        () if -inf in evidence.late else evidence.late,
+        evidence.spent,
+        () if nothing else astuple(waiting),
     )
-    return Odds(evidence.whole, () if -inf in evidence.late else evidence.late, evidence.spent, waiting)

@@ -68,16 +68,17 @@ class ErrorRate:
                 limit=spec.limit,
             )
         finding = worst(findings)
+        alpha, smallest_visible = sequential_numbers(look, spec, finding)
         report = reported(
             look,
             spec,
             finding,
             traffic.counted,
-            _needed(spec),
+            needed=_needed(spec),
             query=query,
-            limit=spec.limit,
-            unit=_unit(spec),
-            **sequential_numbers(look, spec, finding),
+            unit="x" if spec.relation is Relation.RELATIVE else "%",
+            alpha=alpha,
+            smallest_visible=smallest_visible,
         )
         if unattributed:
             return replace(report, detail=f"{report.detail} Beside these,{unattributed}.")
@@ -86,10 +87,6 @@ class ErrorRate:
 
 def _needed(spec: GateSpec) -> int:
     return spec.min_requests or MIN_REQUESTS
-
-
-def _unit(spec: GateSpec) -> str:
-    return "x" if spec.relation is Relation.RELATIVE else "%"
 
 
 def _judge(

@@ -44,10 +44,12 @@ class MissingResponses:
         begin = look.arrived_at if look.arrived_at is not None and scraped_since else look.begin
         label, weight = look.rollout.target.canary.label, look.rollout.weight_percent
         tallies, _ = attribute(traffic.tally(begin, end, "source"), look.share)
-        if _both(tallies) < 1:
+        completed = _both(tallies)
+        if completed < 1:
             tallies = traffic.tally(begin, end, "destination")
+            completed = _both(tallies)
         canary = tallies.get(Whose.CANARY, NOTHING)
-        answered, completed = canary.ok + canary.errors, _both(tallies)
+        answered = canary.ok + canary.errors
         expected = look.share * completed
         few = FEW_OF_SEEN if look.rollout.bake.seen else FEW
         numbers: dict[str, object] = {

@@ -60,16 +60,17 @@ class P99:
                 limit=spec.limit,
             )
         finding = worst(findings)
+        alpha, smallest_visible = sequential_numbers(look, spec, finding)
         return reported(
             look,
             spec,
             finding,
             latencies.counted,
-            _needed(spec),
+            needed=_needed(spec),
             query=query,
-            limit=spec.limit,
             unit="x" if spec.relation is Relation.RELATIVE else "ms",
-            **sequential_numbers(look, spec, finding),
+            alpha=alpha,
+            smallest_visible=smallest_visible,
         )
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.analysis.latency import Histogram
+from bot.analysis.latency import Histogram, Shown
+from bot.analysis.requests import Whose
 
 SAMPLE = Histogram(((10, 50), (25, 90), (50, 98), (100, 100), (inf, 100)))
 
@@ -54,3 +55,18 @@ def test_p99_above_the_limit_is_the_same_as_more_than_a_hundredth_above_it(count
         assert fraction > 0.01 - 1e-9
     if p99 < limit_ms - 1e-6:
         assert fraction <= 0.01 + 1e-9
+
+
+@given(st.lists(st.tuples(st.floats(1, 10_000), st.integers(0, 50)), min_size=1, unique_by=lambda one: one[0]))
+def test_a_side_that_is_shown_has_the_quantiles_of_its_histogram(seen: list[tuple[float, int]]) -> None:
+    """Read without making the histogram, beside another side's counts; a side that was not seen has none."""
+    bounds = (*sorted(bound for bound, _ in seen), inf)
+    shown = Shown(0.0, 1.0, bounds)
+    for side in (Whose.STABLE, Whose.CANARY):
+        for place, bound in enumerate(bounds):
+            more = sum(count for _, count in seen[:place]) * (2 if side is Whose.CANARY else 1)
+            shown.count(("source", side), bound, float(more))
+    for side in Whose:
+        for fraction in (0.5, 0.99):
+            assert shown.quantile(fraction, "source", side) == shown.histogram("source", side).quantile(fraction)
+    assert shown.quantile(0.5, "source", Whose.OTHER) is None

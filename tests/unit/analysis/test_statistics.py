@@ -133,6 +133,13 @@ def test_an_interval_too_thin_to_compare_waits_for_the_next() -> None:
     assert judged.whole[-1] > 0
 
 
+@given(st.floats(0.0001, 0.99), st.floats(0.001, 1e9), st.floats(0, 1))
+def test_requests_that_keep_the_limit_are_no_evidence_against_it(limit: float, requests: float, part: float) -> None:
+    """However many they are, and however near the limit: so where stable keeps it there is no need to weigh stable."""
+    bad = part * limit * requests
+    assert against_limit(NONE, [Interval(1, requests, bad)], limit, inf).log_e <= 1e-12
+
+
 @pytest.mark.parametrize("limit", [0.001, 0.01, 0.05])
 def test_five_of_five_failing_requests_fail(limit: float) -> None:
     """Even with alpha split over two gates and two reporters; a single failure does not."""
