@@ -7,6 +7,7 @@ common-problems/network-issues/#503-errors-after-setting-destination-rule).
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bot.adapters.kubernetes import Change, Manifest, Snapshot, key_of
 from bot.adapters.mesh.hosts import covers, fqdn
@@ -30,7 +31,7 @@ class Subsets:
 
     def __init__(self) -> None:
         self._rules: dict[Key, Rule] = {}
-        self._by_host: dict[str, set[Key]] = {}
+        self._by_host: dict[str, tuple[Key, ...]] = {}
         self._lost: dict[tuple[str, str], str] = {}
         self._listed: set[Key] = set()
         self._known = False
@@ -76,27 +77,33 @@ class Subsets:
         return sorted({*self._by_host.get(host, ()), *wide})
 
     def _put(self, manifest: Manifest) -> set[str]:
-        key, spec = key_of(manifest), manifest.get("spec") or {}
-        names = sorted(sys.intern(str(subset.get("name") or "")) for subset in spec.get("subsets") or ())
-        host = fqdn(str(spec.get("host") or ""), key[0])
-        rule = Rule(host, tuple(names), sys.intern(last_writer(manifest, "subsets")))
+        namespace, name = key_of(manifest)
+        key, spec = (sys.intern(namespace), sys.intern(name)), manifest.get("spec") or {}
+        names = _same(tuple(sorted(sys.intern(str(subset.get("name") or "")) for subset in spec.get("subsets") or ())))
+        host = fqdn(str(spec.get("host") or ""), namespace)
+        rule = Rule(host, names, sys.intern(last_writer(manifest, "subsets")))
         if self._rules.get(key) == rule:
             return set()
         hosts = self._drop(key)
         self._rules[key] = rule
-        self._by_host.setdefault(host, set()).add(key)
-        for name in names:
-            self._lost.pop((host, name), None)
+        self._by_host[host] = (*self._by_host.get(host, ()), key)
+        for subset in names:
+            self._lost.pop((host, subset), None)
         return hosts | {host}
 
     def _drop(self, key: Key) -> set[str]:
         rule = self._rules.pop(key, None)
         if rule is None:
             return set()
-        keys = self._by_host[rule.host]
-        keys.discard(key)
-        if not keys:
-            del self._by_host[rule.host]
+        keys = tuple(one for one in self._by_host.pop(rule.host) if one != key)
+        if keys:
+            self._by_host[rule.host] = keys
         for name in rule.subsets:
             self._lost[(rule.host, name)] = f"DestinationRule {key[0]}/{key[1]} was deleted"
         return {rule.host}
+
+
+@lru_cache(maxsize=1024)
+def _same(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The equal names that other rules have."""
+    return names
