@@ -308,10 +308,10 @@ def _without(metric: str, kept: Mapping[str, Kept]) -> Mapping[str, Kept]:
 
 def _told_by(sums: Sums, rollout: Rollout, now: float) -> str:
     rung = reaching(now - (begin_of(rollout) or now) + LEAD_S)
-    if sums.told is None or sums.told[0] is not rung:
+    if sums.told_of is not rung:
         wide = range_questions(sums.metric, rollout, now)
-        sums.told = (rung, wide[-1].promql if wide else "")
-    return sums.told[1]
+        sums.told, sums.told_of = wide[-1].promql if wide else "", rung
+    return sums.told
 
 
 def sizing(rollout: Rollout) -> tuple[Query, ...]:

@@ -95,8 +95,8 @@ class Sums:
 
     `since` is the moment from which on everything is known, `until` up to which; 0 before the first answer. `limits_ms`
     are the latencies that have to be told exactly, None for all buckets at every look. `pending` are the questions of
-    this look, None when it does not ask for sums; `told` is the same question as a person would ask it, of a window.
-    `sampled` are moments of scrapes, ascending: those of the requests, by which a bake is covered.
+    this look, None when it does not ask for sums; `told` is the same question as a person would ask it, of the window
+    `told_of`. `sampled` are moments of scrapes, ascending: those of the requests, by which a bake is covered.
     """
 
     __slots__ = (
@@ -117,6 +117,7 @@ class Sums:
         "since",
         "target",
         "told",
+        "told_of",
         "until",
         "warnings",
     )
@@ -133,7 +134,8 @@ class Sums:
         self.server_time: float | None = None
         self.warnings: tuple[str, ...] = ()
         self.pending: tuple[Asked, ...] | None = None
-        self.told: tuple[Rung, str] | None = None
+        self.told = ""
+        self.told_of: Rung | None = None
         self.sampled: tuple[float, ...] = ()
         self._table = Table()
         self._layout: Layout[Line | Bucket] = layout(())
