@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from string import ascii_letters, digits
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -28,6 +29,7 @@ POOL = 8
 MAX_BYTES = 32 * 1024 * 1024
 CUT = 200
 _CHUNK = 64 * 1024
+_PLAIN = (ascii_letters + digits + "_.-~%").encode()
 _TICK_S = 0.5  # HTTP's Date is cut to the second: half a second later is right on average
 
 
@@ -191,10 +193,12 @@ class _Session(requests.Session):
 
     def request(self, method: str | bytes, url: str | bytes, **given: Any) -> requests.Response:  # type: ignore[override]
         """Send the library's request in our way and check the answer before it is unpacked."""
+        params: Mapping[str, str] | None = given.get("params")
         response = super().request(
             method,
             url,
-            data=given.get("params"),
+            data=form(params) if params else None,
+            headers={"Content-Type": "application/x-www-form-urlencoded"} if params else None,
             timeout=self._timeout_s,
             allow_redirects=False,
             stream=True,
@@ -240,6 +244,20 @@ class _Session(requests.Session):
                 f"Prometheus answered {payload.get('status')}: {payload.get('error', 'without a reason')}"
             )
         return payload
+
+
+def form(fields: Mapping[str, str]) -> bytes:
+    """Fields as the body of a form. Raises UnicodeEncodeError for halves of characters."""
+    return b"&".join(_escaped(name) + b"=" + _escaped(value) for name, value in fields.items())
+
+
+def _escaped(text: str) -> bytes:
+    """As `urllib.parse.quote` with nothing safe, which looks at each character by itself: a question about many
+    services is 25 KB of few different ones."""
+    escaped = text.encode().replace(b"%", b"%25")
+    for byte in set(escaped.translate(None, _PLAIN)):
+        escaped = escaped.replace(bytes((byte,)), b"%%%02X" % byte)
+    return escaped
 
 
 def _series(result: Any) -> tuple[Series, ...]:
