@@ -153,14 +153,13 @@ def _look(
     requests_query, requests = _counted(REQUESTS, rollout, now, answers, memory)
     buckets_query, buckets = _counted(BUCKETS, rollout, now, answers, memory)
     measured = [one for one in (requests, buckets) if isinstance(one, Counted)]
-    times = [one.server_time for one in measured]
-    times += [answer.server_time for answer in answers.values() if not measured and isinstance(answer, Answer)]
-    known = [time for time in times if time is not None]
+    heard: Sequence[Counted | Answer] = measured or [one for one in answers.values() if isinstance(one, Answer)]
+    known = [one.server_time for one in heard if one.server_time is not None]
     skew_s = _ahead_s(known[0], memory.asked_at if memory else None, now) if known else 0.0
     ahead_s = skew_s if skew_s > 1 else 0.0
     interval_s = measured[0].interval_s if measured else 0.0
     arrived_at = rollout.bake.arrived_at
-    past = any(against_yesterday(spec) for spec in rollout.gates)
+    past = any(map(against_yesterday, rollout.gates))
     begin = memory.begin(begin_at) if memory else None
     if memory:
         memory.behind(skew_s)

@@ -94,7 +94,8 @@ def cut(
     """
     if until <= since:
         return []
-    edges = [since, *_edges(rows, since, until, interval_s)]
+    near_s = NEAR * interval_s
+    edges = _edges(rows, since, until, near_s) if until - since >= 2 * near_s else [since, until]
     if len(edges) == 2 and not others.places:
         return [_whole(rows, since, until)]
     count = len(edges) - 1
@@ -153,15 +154,12 @@ def _add(row: Row, counter: Counter, edges: Sequence[float], requests: list[floa
         first = position
 
 
-def _edges(rows: Rows, since: float, until: float, interval_s: float) -> list[float]:
-    """Moments of scrapes, those left out that follow within three quarters of an interval; `until` at the end."""
-    edges: list[float] = []
-    last, near_s = since, NEAR * interval_s
-    if until - since >= 2 * near_s:
-        for moment in sorted(rows.columns.moments(rows.places, since, until)):
-            if moment - last >= near_s and until - moment >= near_s:
-                edges.append(moment)
-                last = moment
+def _edges(rows: Rows, since: float, until: float, near_s: float) -> list[float]:
+    """`since`, moments of scrapes at least `near_s` seconds from each other and from both ends, `until`."""
+    edges = [since]
+    for moment in sorted(rows.columns.moments(rows.places, since, until)):
+        if moment - edges[-1] >= near_s and until - moment >= near_s:
+            edges.append(moment)
     edges.append(until)
     return edges
 

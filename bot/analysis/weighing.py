@@ -99,7 +99,7 @@ def verdict(weighed: Weighed, *, value: float, limit: float, requests: float, ne
 
 def doubtful(weighed: Weighed, value: float, limit: float) -> bool:
     """Not enough to call it, and too much to give it more traffic."""
-    return weighed.doubts or (weighed.log_e > 0 and value > limit)
+    return weighed.log_e > 0 and (value > limit or weighed.doubts)
 
 
 def visible(weighed: Weighed, limit: float) -> float | None:
