@@ -35,9 +35,6 @@ class Rows:
     places: tuple[int, ...]
     rows: tuple[Row, ...]
 
-    def __bool__(self) -> bool:
-        return bool(self.places)
-
 
 NO_ROWS = Rows(Counters(), (), ())
 Placed = tuple[tuple[int, ...], tuple[Row, ...]]
