@@ -90,7 +90,11 @@ class Counters:
 
 
 class Table:
-    """Counters that share their moments; `cells` has a row of running totals for each of `times`."""
+    """Counters that share their moments; `cells` has a row of running totals for each of `times`.
+
+    There are two for each of thousands of rollouts, and an array that has grown in place keeps room for more: after a
+    change both are new, and no larger than their numbers.
+    """
 
     __slots__ = ("cells", "times", "width")
 
@@ -100,8 +104,7 @@ class Table:
         self.cells = array("d")
 
     def begin(self, at: float) -> None:
-        """A further moment, at which nothing more has been counted yet. New arrays are as large as they have to be:
-        those that grow in place keep room for more, in thousands of tables."""
+        """A further moment, at which nothing more has been counted yet."""
         last = self.cells[-self.width :] if self.times and self.width else array("d", [0.0] * self.width)
         self.cells = self.cells + last
         self.times = self.times + array("d", (at,))
@@ -117,7 +120,7 @@ class Table:
         for row in range(rows):
             wider.extend(self.cells[row * width : (row + 1) * width])
             wider.append(0.0)
-        self.cells, self.width = wider, width + 1
+        self.cells, self.width = wider[:], width + 1
         return width
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -126,7 +129,7 @@ class Table:
         kept = array("d")
         for row in rows:
             kept.extend(cells[row * width : (row + 1) * width])
-        self.cells = kept
+        self.cells = kept[:]
         self.times = array("d", [self.times[row] for row in rows])
 
     def increases(self, places: Sequence[int], begin: float, end: float) -> list[float]:

@@ -1,6 +1,8 @@
 """Numbers that share their moments tell what they would tell if each had its own."""
 
 from bisect import bisect_right
+from copy import copy
+from sys import getsizeof
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,14 @@ def test_what_was_counted_since_a_kept_moment_stays_when_others_are_left_out(
     places = range(len(counters.each))
     assert table.increases(places, begin, end) == counters.increases(places, begin, end)
     assert bisect_right(table.times, end) <= len(rows)
+
+
+@given(_steps)
+def test_a_table_has_no_room_to_spare(steps: list[tuple[bool, list[int]]]) -> None:
+    """There are two for each of thousands of rollouts: their numbers take no more than a copy of them would."""
+    table, _ = both(steps)
+    for numbers in (table.times, table.cells):
+        assert getsizeof(numbers) == getsizeof(copy(numbers))
 
 
 def test_services_of_the_same_series_share_their_layout() -> None:
