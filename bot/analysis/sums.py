@@ -17,6 +17,7 @@ from itertools import pairwise
 from math import ceil, floor
 from sys import intern
 from typing import TypeVar, cast
+from zlib import crc32
 
 from bot.analysis.columns import Layout, Table, layout
 from bot.analysis.counts import Counted
@@ -159,7 +160,7 @@ class Sums:
         if self._bounds is None or self.limits_ms is None:
             return [self._asked(*edge, whole=True) for edge in pairwise(edges)]
         shown = self._shown
-        if shown is None or not (whole or _due(shown.until, until, every_s)):
+        if shown is None or not (whole or all_due(shown.until, until, self.target.host)):
             return [self._asked(*edge, whole=False) for edge in pairwise(edges)]
         since = max(shown.until, begin)
         if edges == [since, until]:
@@ -348,12 +349,13 @@ def bounds_for(bounds: tuple[float, ...], limits_ms: Iterable[float]) -> tuple[f
     return tuple(sorted(needed))
 
 
-def _due(former: float, until: float, every_s: float) -> bool:
-    """All buckets again; those who look at different moments at different times, so that the work is level."""
+def all_due(former: float, until: float, host: str) -> bool:
+    """All buckets again; of those who look at the same moment a few at each look, so that the work is level and their
+    answers are not all in memory at once."""
     if until - former >= 2 * SHOWN_EVERY_S:
         return True
-    phase_s = until % max(1.0, every_s) / max(1.0, every_s) * SHOWN_EVERY_S
-    return floor((until + phase_s) / SHOWN_EVERY_S) > floor((former + phase_s) / SHOWN_EVERY_S)
+    phase_s = crc32(host.encode()) % SHOWN_EVERY_S
+    return (until + phase_s) // SHOWN_EVERY_S > (former + phase_s) // SHOWN_EVERY_S
 
 
 @lru_cache(maxsize=4096)

@@ -1,8 +1,8 @@
 """Whose first look under a new lease may begin: so many at a time."""
 
-AT_A_TIME = 256
+AT_A_TIME = 64
 """A first look asks for more than those that follow, and all of a large fleet are due within one round: without a limit
-they would keep the holder from renewing its lease. So many fill some questions, also when each takes its time."""
+they would keep the holder from renewing its lease, and their answers would fill its memory. So many fill a question."""
 
 
 class TakeUp:

@@ -24,8 +24,9 @@ CHUNK = 160
 """Services in one question at the most: some 12 KiB of text."""
 FIRST_CHUNK = 20
 """The same for a question of which it is not known yet how long its answers are."""
-ANSWER = 150_000
-"""Points in one answer, each series counted as 40 for its labels: about 4 MB, which take 40 ms to read."""
+ANSWER = 60_000
+"""Points in one answer, each series counted as 40 for its labels: about 1.6 MB, which take 15 ms to read and some times
+as much memory."""
 LABELS_ARE_POINTS = 40
 SHRINK = 4
 SLOW_S = 2.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from bot.analysis.promql import over, selector
 from bot.analysis.requests import Whose
 from bot.analysis.requests import sort as sort_requests
 from bot.analysis.samples import Answer, Query, Series
-from bot.analysis.sums import Sums, bounds_for, moment, sum_question
+from bot.analysis.sums import Sums, all_due, bounds_for, moment, sum_question
 from bot.rollout.gate import Verdict, parse_gate
 from bot.rollout.model import Bake
 from tests.fakes.metrics import FakeMetrics
@@ -188,6 +189,21 @@ def test_only_the_buckets_around_the_limit_are_asked_for_while_the_gate_passes()
     narrow = [text for text in asked if 'le=~"\\\\+Inf|250"' in text]
     assert 35 <= len(narrow) <= 41
     assert 2 <= len(asked) - len(narrow) <= 8
+
+
+def test_those_who_look_at_the_same_moment_ask_for_all_buckets_a_few_at_a_time() -> None:
+    """Of 160 that look each 15 s from the same moment on, each asks for all once in four minutes, and no more than 25
+    of them at any look: together their answers are large."""
+    began, hosts = 1_800_000_000.0, [f"service-{number}.shop.svc.cluster.local" for number in range(160)]
+    asked = dict.fromkeys(hosts, began)
+    times: Counter[str] = Counter()
+    for turn in range(1, 33):
+        until = began + 15 * turn
+        due = [host for host in hosts if all_due(asked[host], until, host)]
+        assert len(due) <= 25
+        times.update(due)
+        asked.update(dict.fromkeys(due, until))
+    assert {*times.values()} == {2}
 
 
 def test_moments_of_looks_stay_in_step() -> None:
