@@ -261,14 +261,20 @@ def _escaped(text: str) -> bytes:
 
 
 def _series(result: Any) -> tuple[Series, ...]:
-    """Series of a vector, matrix or scalar result."""
+    """Series of a vector, matrix or scalar result. Labels that say the same share their text: an answer for many
+    waits in memory until each has had its part."""
     if result and not isinstance(result[0], dict):
         return (Series({}, ((float(result[0]), float(result[1])),)),)
+    same: dict[str, str] = {}
+    one_of = same.setdefault
     return tuple(
         [
-            Series(row["metric"], ((float(row["value"][0]), float(row["value"][1])),))
-            if "value" in row
-            else Series(row["metric"], tuple([(float(time), float(value)) for time, value in row["values"]]))
+            Series(
+                {name: one_of(text, text) for name, text in row["metric"].items()},
+                ((float(row["value"][0]), float(row["value"][1])),)
+                if "value" in row
+                else tuple([(float(time), float(value)) for time, value in row["values"]]),
+            )
             for row in result
             if "value" in row or row.get("values")
         ]

@@ -154,28 +154,29 @@ class Together:
         return key, chunk
 
     async def _ask(self, lane: _Lane, key: Key, members: Members) -> None:
-        if isinstance(key, Query):
-            query = key
-        else:
-            query = merged(key, {service for services in members for service in services})
-        started = self._clock.monotonic()
+        """Its place is free again when all have their answers: while the event loop is behind, no more are fetched."""
         try:
-            told = await self._told(query)
+            if isinstance(key, Query):
+                _give(members[()], await self._told(key))
+            else:
+                await self._ask_merged(key, members)
         finally:
             lane.free += 1
             self._fill(lane)
-        if isinstance(key, Query):
-            _give(members[()], told)
-            return
+
+    async def _ask_merged(self, common: Shape, members: Members) -> None:
+        query = merged(common, {service for services in members for service in services})
+        started = self._clock.monotonic()
+        told = await self._told(query)
         self._learn(tuple(members), told, started, self._clock.monotonic())
         if isinstance(told, CannotMeasure):
             for askers in members.values():
                 _give(askers, told)
             return
-        self._cost[_kind(key)] = _cost(told) / len(members)
+        self._cost[_kind(common)] = _cost(told) / len(members)
         series = by_service(told)
         for services, askers in members.items():
-            if _give(askers, part(key, services, told, series)):
+            if _give(askers, part(common, services, told, series)):
                 await asyncio.sleep(0)
 
     async def _told(self, query: Query) -> Told:
