@@ -282,7 +282,13 @@ class IstioMesh:
             return patched
 
     async def _get(self, target: Target, timeout_s: float = _READ_TIMEOUT_S) -> dict[str, Any]:
-        manifest = await self._api.virtual_service(target.route.namespace, target.route.name, timeout_s=timeout_s)
+        namespace, name = target.route.namespace, target.route.name
+        try:
+            manifest = await self._api.virtual_service(namespace, name, timeout_s=timeout_s)
+        except NotFound:
+            if (seen := self._scope(target)) is not None:
+                seen.missed(namespace, name)
+            raise
         seen = self._scope(target)
         if seen is not None:
             seen.read(manifest)

@@ -97,6 +97,11 @@ class Seen:
         if self._begun:
             self._put(_key(manifest), manifest)
 
+    def missed(self, namespace: str, name: str) -> None:
+        """A reading that was made past the watch found no such object: until it is shown again nothing is known of it,
+        for a watch that has died without a word would go on showing it."""
+        self._drop((namespace, name))
+
     def broken(self) -> None:
         """Until the next snapshot nothing is known of what happens."""
         self._known = False

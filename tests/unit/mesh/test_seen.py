@@ -1,12 +1,20 @@
 """What is remembered of VirtualServices that a watch has shown, and what counts as news."""
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from bot.adapters.kubernetes import Change, Snapshot
 from bot.adapters.mesh import annotation, virtualservice
+from bot.adapters.mesh.istio import IstioMesh
 from bot.adapters.mesh.seen import Seen
-from bot.rollout.model import Target
+from bot.errors import NotFound
+from bot.rollout.effects import SetWeight
+from bot.rollout.model import Direction, Target
 from bot.rollout.route import Mark
 from tests.fakes.mesh import FakeMesh
 
@@ -104,3 +112,36 @@ def test_an_object_without_our_mark_is_not_kept() -> None:
     seen = Seen()
     seen.listed(Snapshot((manifest,)))
     assert seen.manifest("shop", "payments") is None
+
+
+class Deaf:
+    """An API server without VirtualServices, and watches that once showed one and have died without a word since."""
+
+    def __init__(self, manifest: dict[str, Any]) -> None:
+        self._manifest = manifest
+
+    async def get(self, path: str, *, timeout_s: float = 3.0) -> dict[str, Any]:
+        if path.endswith("/payments"):
+            raise NotFound("virtualservices 'payments' not found")
+        return {"resources": [{"name": "virtualservices"}]}
+
+    async def follow(self, path: str, *, selector: str = "") -> AsyncGenerator[Snapshot | Change, None]:
+        if path.endswith("virtualservices"):
+            other = {**self._manifest, "metadata": {**self._manifest["metadata"], "name": "checkout"}}
+            yield Snapshot((self._manifest, other))
+            yield Change("MODIFIED", _at(other, 99))
+        await asyncio.Event().wait()
+
+
+async def test_what_a_write_does_not_find_is_not_read_from_a_watch_that_has_died() -> None:
+    """The deletion was not shown: once the way to 0 has found no object, readings find none either. Else the route
+    would be gone and back again at each try, and people told each time."""
+    manifest, target = _marked()
+    mesh = IstioMesh(Deaf(manifest))  # type: ignore[arg-type]
+    async with aclosing(mesh.changes(("shop",))) as changes:
+        assert (await anext(changes)).name == "checkout"
+        assert (await mesh.read(target)).canary_weight == 5
+        with pytest.raises(NotFound):
+            await mesh.write(target, SetWeight(Direction.ZERO, 0, Mark("payments-1", 4, 0, "RolledBack")))
+        with pytest.raises(NotFound):
+            await mesh.read(target)
