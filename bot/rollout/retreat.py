@@ -135,6 +135,7 @@ def zero_without_route(draft: Draft, event: RouteGone) -> None:
     attempts = rollout.write.attempts + 1
     knows = bool(rollout.gone) or attempts >= HAND_AFTER
     wanted = rollout.write.by.source is Source.PERSON and knows and event.remains is Remains.NOTHING
+    news = rollout.gone != event.detail
     draft.set(gone=event.detail)
     if wanted or event.remains is Remains.OBJECT:
         without_route(draft, event.detail, everybody=wanted)
@@ -147,7 +148,7 @@ def zero_without_route(draft: Draft, event: RouteGone) -> None:
             f"Requests for {target.host} go to all its ready pods, {target.canary.label}'s too: scale it to 0, or put "
             f"the route back. `rollback {rollout.id}` once more ends the rollout without it."
         )
-    _page_unapplied(draft, attempts, f"{event.detail}. {has}")
+    _page_unapplied(draft, attempts, f"{event.detail}. {has}", news=news)
 
 
 def without_route(draft: Draft, detail: str, *, everybody: bool) -> None:

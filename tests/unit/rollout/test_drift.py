@@ -347,7 +347,7 @@ def test_an_object_made_again_is_told_also_right_after_the_page_about_its_deleti
     for _ in range(3):
         world.now += 5
         world.step(Clocked())
-    alerts = [one.text for decision in world.decisions for one in decision.messages if one.kind is MessageKind.ALERT]
+    alerts = _alerts(world)
     assert len(alerts) == 2
     assert "once more sends the one that is there now to 0" in alerts[-1]
     world.route.uid = "uid-3"
@@ -357,6 +357,35 @@ def test_an_object_made_again_is_told_also_right_after_the_page_about_its_deleti
     assert len(_pages(world)) == 3
     world.ask("rollback")
     assert (world.rollout.phase, world.route.canary) == (Phase.ROLLED_BACK, 0)
+
+
+def test_a_deletion_is_told_also_right_after_a_page_about_the_api_server() -> None:
+    """Paged that the API server refuses the way to 0, and then there is no route: its canary has more traffic than was
+    said, and a roll back once more ends the rollout. Said when it is found, and again only when something else is."""
+    world = _baking()
+    world.step(_failing(world), "away")
+    alerts = _alerts(world)
+    assert len(alerts) == 1
+    assert "v2 keeps 5%" in alerts[0]
+    world.route.gone = DELETED
+    for _ in range(3):
+        world.now += 5
+        world.step(DELETED)
+    alerts = _alerts(world)
+    assert len(alerts) == 2
+    assert "VirtualService shop/payments is not there" in alerts[1]
+    assert "scale it to 0" in alerts[1]
+    for _ in range(3):
+        world.now += 5
+        world.step(RENAMED)
+    alerts = _alerts(world)
+    assert len(alerts) == 3
+    assert "Take v2 out of that one by hand" in alerts[2]
+    assert _pages(world) == [("payments-7f3a:cannot-roll-back", False)] * 3
+
+
+def _alerts(world: World) -> list[str]:
+    return [one.text for decision in world.decisions for one in decision.messages if one.kind is MessageKind.ALERT]
 
 
 def test_a_person_ends_a_rollout_whose_route_is_gone() -> None:
