@@ -28,6 +28,9 @@ ANSWER = 60_000
 """Points in one answer, each series counted as 40 for its labels: about 1.6 MB, which take 15 ms to read and some times
 as much memory."""
 LABELS_ARE_POINTS = 40
+UNREAD = 10_000
+"""Series in answers that have come and are not handed out yet, from which on no more are fetched: while the event loop
+is behind, looks may wait, but not with their answers in memory."""
 SHRINK = 4
 SLOW_S = 2.0
 LANE = 5
@@ -88,6 +91,7 @@ class Together:
         self._small: dict[tuple[str, ...], int] = {}
         self._lane = _Lane(LANE)
         self._careful_lane = _Lane(CAREFUL_LANE)
+        self._unread = 0
         self._answered_at = float("-inf")
         self._quick_at = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,7 +135,7 @@ class Together:
         self._fill(self._careful_lane)
 
     def _fill(self, lane: _Lane) -> None:
-        while lane.free and lane.due:
+        while lane.free and lane.due and self._unread < UNREAD:
             lane.free -= 1
             self._begin(self._ask(lane, *self._next(lane)))
 
@@ -154,21 +158,30 @@ class Together:
         return key, chunk
 
     async def _ask(self, lane: _Lane, key: Key, members: Members) -> None:
-        """Its place is free again when all have their answers: while the event loop is behind, no more are fetched."""
+        if isinstance(key, Query):
+            query = key
+        else:
+            query = merged(key, {service for services in members for service in services})
+        started = self._clock.monotonic()
         try:
-            if isinstance(key, Query):
-                _give(members[()], await self._told(key))
-            else:
-                await self._ask_merged(key, members)
+            told = await self._told(query)
         finally:
             lane.free += 1
-            self._fill(lane)
+        unread = len(told.series) if isinstance(told, Answer) else 0
+        self._unread += unread
+        self._fill(lane)
+        try:
+            if isinstance(key, Query):
+                _give(members[()], told)
+            else:
+                self._learn(tuple(members), told, started, self._clock.monotonic())
+                await self._hand_out(key, members, told)
+        finally:
+            self._unread -= unread
+            self._fill(self._lane)
+            self._fill(self._careful_lane)
 
-    async def _ask_merged(self, common: Shape, members: Members) -> None:
-        query = merged(common, {service for services in members for service in services})
-        started = self._clock.monotonic()
-        told = await self._told(query)
-        self._learn(tuple(members), told, started, self._clock.monotonic())
+    async def _hand_out(self, common: Shape, members: Members, told: Told) -> None:
         if isinstance(told, CannotMeasure):
             for askers in members.values():
                 _give(askers, told)

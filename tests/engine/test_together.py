@@ -125,6 +125,21 @@ async def test_what_waits_for_its_turn_becomes_one_question_with_what_comes_afte
     assert [len(services) for services in rig.server.asked[LANE:]] == [8, 7]
 
 
+async def test_no_more_is_fetched_than_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 400 services whose answers come at once, most are not asked about before looks have had what came earlier."""
+    monkeypatch.setattr("bot.engine.together.UNREAD", 20)
+    rig, most = Rig(chunk=20), 0
+    names = [f"svc-{number}.shop" for number in range(400)]
+    tasks = rig.begin(names)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    rig.clock.advance(0.1)
+    while not all(task.done() for task in tasks.values()):
+        await asyncio.sleep(0)
+        most = max(most, sum(map(len, rig.server.asked)) - sum(task.done() for task in tasks.values()))
+    assert most <= 20 + 20 * LANE
+
+
 async def test_a_bad_service_ends_up_alone_and_the_others_together_again(rig: Rig) -> None:
     """A failing chunk is an error for its members only; after a few rounds only the culprit is without an answer."""
     rig.server.bad = {NAMES[3]}
