@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import field
 from math import ceil, log
+from sys import intern
 from typing import Protocol
 
 from bot.analysis.facts import PodFacts
@@ -113,11 +114,12 @@ class Look:
         return (step, Window(newest_at - RECENT_S, newest_at, "in the last 2 min"))
 
     def report(self, spec: GateSpec, verdict: Verdict, detail: str, **numbers: object) -> GateReport:
-        """A report that already knows what every report of this look has in common."""
+        """A report that already knows what every report of this look has in common. A sentence that many rollouts have
+        in common is kept once."""
         return GateReport(
             gate=spec.name,
             verdict=verdict,
-            detail=detail,
+            detail=intern(detail),
             weight_percent=self.rollout.weight_percent,
             step=self.rollout.step,
             fail_after=spec.fail_after,

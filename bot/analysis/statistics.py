@@ -258,8 +258,9 @@ def scattered(
     for one in intervals:
         if one.stable_requests > 0:
             count, requests = FADING * count + 1, FADING * requests + one.stable_requests
-            bad = FADING * bad + one.stable_bad
-            squares = FADING * squares + one.stable_bad**2 / one.stable_requests
+            if bad or one.stable_bad:
+                bad = FADING * bad + one.stable_bad
+                squares = FADING * squares + one.stable_bad**2 / one.stable_requests
     return count, requests, bad, squares
 
 

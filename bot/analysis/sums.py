@@ -36,6 +36,7 @@ SETTLES_S = 3.0
 BETWEEN_S = 60.0
 BEHIND_S = 2.0
 SHOWN_EVERY_S = 240.0
+SHOWN_PARTS = 4
 POINTS = 16
 SAMPLED = 64
 NOWHERE = (1 << 15) - 1
@@ -160,7 +161,7 @@ class Sums:
         if self._bounds is None or self.limits_ms is None:
             return [self._asked(*edge, whole=True) for edge in pairwise(edges)]
         shown = self._shown
-        if shown is None or not (whole or all_due(shown.until, until, self.target.host)):
+        if shown is None or not (whole or all_due(shown.until, until, every_s, self.target.host)):
             return [self._asked(*edge, whole=False) for edge in pairwise(edges)]
         since = max(shown.until, begin)
         if edges == [since, until]:
@@ -349,12 +350,13 @@ def bounds_for(bounds: tuple[float, ...], limits_ms: Iterable[float]) -> tuple[f
     return tuple(sorted(needed))
 
 
-def all_due(former: float, until: float, host: str) -> bool:
-    """All buckets again; of those who look at the same moment a few at each look, so that the work is level and their
-    answers are not all in memory at once."""
+def all_due(former: float, until: float, every_s: float, host: str) -> bool:
+    """All buckets again. Those who look at the same moment do so in some parts, and those of different moments at
+    different times, so that the work is level and not all their answers are in memory at once."""
     if until - former >= 2 * SHOWN_EVERY_S:
         return True
-    phase_s = crc32(host.encode()) % SHOWN_EVERY_S
+    part_s = SHOWN_EVERY_S / SHOWN_PARTS
+    phase_s = crc32(host.encode()) % SHOWN_PARTS * part_s + until % max(1.0, every_s) / max(1.0, every_s) * part_s
     return (until + phase_s) // SHOWN_EVERY_S > (former + phase_s) // SHOWN_EVERY_S
 
 
