@@ -28,7 +28,7 @@ ANSWER = 60_000
 """Points in one answer, each series counted as 40 for its labels: about 1.6 MB, which take 15 ms to read and some times
 as much memory."""
 LABELS_ARE_POINTS = 40
-UNREAD = 10_000
+UNREAD = 4000
 """Series in answers that have come and are not handed out yet, from which on no more are fetched: while the event loop
 is behind, looks may wait, but not with their answers in memory."""
 SHRINK = 4
