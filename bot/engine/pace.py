@@ -31,6 +31,12 @@ def shared_moment(wake_at: float, every_s: float, active: int) -> float:
     return ceil(wake_at / apart_s - SAME) * apart_s
 
 
+def in_step(due_at: float, now: float, every_s: float) -> float:
+    """The last moment (epoch seconds) at or before `now` that lies a whole number of looks after the one at which a
+    look was due: one that comes late leaves the others where they are, and the work as level as it was."""
+    return due_at + max(0.0, now - due_at) // every_s * every_s
+
+
 def card_every_s(active: int) -> float:
     """How often a card follows its numbers, so that all of them together stay within what Slack takes."""
     return max(CARD_EVERY_S, active * 60 / CARDS_PER_MINUTE)

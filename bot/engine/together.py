@@ -19,7 +19,7 @@ from bot.errors import CannotMeasure
 from bot.ports.clock import Clock
 from bot.ports.metrics import Metrics
 
-WINDOW_S = 0.02
+WINDOW_S = 0.04
 CHUNK = 160
 """Services in one question at the most: some 12 KiB of text."""
 FIRST_CHUNK = 20

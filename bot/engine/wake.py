@@ -12,7 +12,7 @@ from bot.engine.book import Book, Page
 from bot.engine.holder import Holder
 from bot.engine.keep import Keep
 from bot.engine.measure import Measure
-from bot.engine.pace import card_every_s, shared_moment
+from bot.engine.pace import card_every_s, in_step, shared_moment
 from bot.engine.paging import Paging
 from bot.engine.routes import Routes
 from bot.engine.world import World
@@ -245,8 +245,9 @@ class Wake:
         """When this look begins (epoch seconds): the moment it was due, so that it does not drift away from those that
         it shares its questions with."""
         now = self.world.clock.now()
-        due = page.due_at is not None and 0 <= now - page.due_at < page.rollout.rules.check_every_s
-        return page.due_at if page.due_at is not None and due else now
+        if page.due_at is None or now < page.due_at:
+            return now
+        return in_step(page.due_at, now, page.rollout.rules.check_every_s)
 
     async def _due(self, rollout: Rollout) -> Due | None:
         """Preflight once more for a start whose preflight is old; None when the API server cannot be asked now.
@@ -434,7 +435,7 @@ class Wake:
             wake_at = page.wake_at if page.wake_at is not None else now + UNSAVED_RETRY_S
             wake_at = min(wake_at, now + UNSAVED_RETRY_S) if unsaved else wake_at
             if rollout.phase in LOOKED_AT:
-                wake_at = min(wake_at, _next_look(page, now))
+                wake_at = min(wake_at, _next_look(page, now, self.world.clock.monotonic() - started))
             elif rollout.phase is Phase.ROLLING_BACK:
                 wake_at = min(wake_at, now + max(RETRY_S))
             if rollout.phase in LOOKED_AT and rollout.approval is None and not unsaved:
@@ -479,12 +480,13 @@ def _look_due(page: Page, now: float) -> bool:
     return look_due(page.rollout, now + took_s)
 
 
-def _next_look(page: Page, now: float) -> float:
+def _next_look(page: Page, now: float, took_s: float) -> float:
     """When the next look begins (epoch seconds): in time, but with a pause after one that took very long. A look that
     began after `now` began before the clock was set back, and puts off nothing."""
     every_s = page.rollout.rules.check_every_s
     begun_at = now if page.looked_at is None else min(now, page.looked_at)
-    return max(begun_at + every_s, now + every_s * PAUSE)
+    pause_s = every_s * PAUSE
+    return max(begun_at + every_s, now + pause_s if took_s > every_s - pause_s else now)
 
 
 def _same_route(one: Target, other: Target) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.analysis.samples import Query
-from bot.engine.pace import AT_ONCE, FEW, MOST, WANTED, card_every_s, first_looks, shared_moment
+from bot.engine.pace import AT_ONCE, FEW, MOST, WANTED, card_every_s, first_looks, in_step, shared_moment
 from bot.errors import Transient
 from bot.rollout.draft import BOT
 from bot.rollout.events import CARD_EVERY_S
@@ -49,6 +49,33 @@ def test_a_look_keeps_its_moment(wake_at: float, active: int, times: int) -> Non
     for _ in range(times):
         at = shared_moment(at + 15.0, 15.0, active)
     assert abs(at - first - times * 15.0) < 1e-3
+
+
+@given(MOMENTS, st.sampled_from([1.0, 15.0, 60.0]), st.floats(0.0, 600.0))
+def test_a_late_look_leaves_the_others_where_they_are(due_at: float, every_s: float, late_s: float) -> None:
+    """However long a look had to wait, the next is a whole number of looks after the moment at which it was due, and
+    within the time between two."""
+    following = in_step(due_at, due_at + late_s, every_s) + every_s
+    assert due_at + late_s - 1e-4 <= following <= due_at + late_s + every_s + 1e-4
+    assert abs((following - due_at) / every_s - round((following - due_at) / every_s)) < 1e-4
+
+
+async def test_a_first_look_that_waited_for_its_turn_keeps_its_moment() -> None:
+    """A wake-up that is rung 3.4 s after its time, with a look each second, is followed by one 4 s after that time."""
+    async with stage() as made:
+        name = await started(made, "10%:60s, 100%:60s")
+        await made.play(8, until=lambda: made.weights() == [10])
+        page = made.engine._book.page(name)
+        assert page is not None
+        await made.play(3)
+        due_at = page.due_at
+        assert due_at is not None
+        made.timeline.cancel(name)
+        made.clock.advance(due_at + 3.4 - made.clock.now())
+        made.engine._workers.ring(name)
+        await made.engine.idle()
+        assert page.due_at is not None
+        assert abs(page.due_at - due_at - 4.0) < 1e-3
 
 
 def test_cards_of_many_rollouts_stay_within_what_slack_takes() -> None:
