@@ -97,12 +97,13 @@ class Engine:
             active,
         )
         self._take_up = TakeUp()
+        self._pressing = TakeUp()
         self._workers = Workers(self._work, self._worker_failed)
         self._recovery = Recovery(
             world,
             self._book,
             self._paging.send,
-            self._workers.ring,
+            self._ring_in_turn,
             self._deliver.ring,
             crew.mine if crew else lambda route: True,
         )
@@ -230,6 +231,7 @@ class Engine:
             self._world.timeline.cancel(rollout.id)
         self._book.clear()
         self._take_up.clear()
+        self._pressing.clear()
         self._broken.clear()
         self._routes.clear()
         self._measure.clear()
@@ -295,10 +297,15 @@ class Engine:
         self._ring_in_turn(key)
 
     def _ring_in_turn(self, rollout_id: str) -> None:
-        """Wake a rollout up, at its turn if this is its first look under the lease and nothing presses."""
+        """Wake a rollout up; at its turn when that is its first time under the lease, unless somebody asks something of
+        it. What is on its way back waits for no look of others, but thousands of them would keep each other from the
+        API server."""
         page = self._book.page(rollout_id)
-        waits = page is not None and not page.taken_over and rollout_id not in self._mail and not pressing(page.rollout)
-        if not waits or self._take_up.may_begin(rollout_id):
+        if page is None or page.taken_over or rollout_id in self._mail:
+            self._workers.ring(rollout_id)
+            return
+        turns = self._pressing if pressing(page.rollout) else self._take_up
+        if turns.may_begin(rollout_id):
             self._workers.ring(rollout_id)
 
     async def _hear_rings(self) -> None:
@@ -330,8 +337,9 @@ class Engine:
         try:
             await self._wake(rollout_id)
         finally:
-            if following := self._take_up.ended(rollout_id):
-                self._workers.ring(following)
+            for turns in (self._pressing, self._take_up):
+                if following := turns.ended(rollout_id):
+                    self._workers.ring(following)
         if self._broken.pop(rollout_id, 0) >= BROKEN_AFTER:
             self._paging.send(Page(f"{rollout_id}:broken", f"{rollout_id} is watched again", resolved=True))
 

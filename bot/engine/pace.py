@@ -63,7 +63,7 @@ def first_looks(rollouts: Sequence[Rollout], now: float) -> list[tuple[Rollout, 
 
 
 def pressing(rollout: Rollout) -> bool:
-    """On its way back, or with a write under way: it waits for nobody else's turn."""
+    """On its way back, or with a write under way: no look of others goes before it."""
     return rollout.phase is Phase.ROLLING_BACK or rollout.write is not None
 
 

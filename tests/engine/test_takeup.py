@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.engine.takeup import TakeUp
-from bot.rollout.events import Looked
+from bot.rollout.events import Looked, RouteGone
 from bot.rollout.model import Rollout
+from bot.rollout.route import RouteState
 from bot.usecases.rollback import rollback
 from bot.usecases.start import StartAsk, start
 from tests.engine.stage import ADA, breathe, stage
@@ -81,3 +82,43 @@ async def test_a_new_holder_looks_at_few_at_once_but_does_at_once_what_people_as
         made.timeline.settle = made.engine.idle
         await made.play(2)
         assert {*looked} == {*services} - {bad}
+
+
+async def test_what_is_on_its_way_back_goes_a_few_at_a_time_and_before_all_looks() -> None:
+    """Four of five rollouts were being rolled back when their holder died: two at a time, beside the fifth's look, for
+    thousands at once would keep each other from the API server until none answers in time."""
+    async with stage() as made:
+        services = ("payments", "checkout", "cart", "search", "stock")
+        for service in services[1:]:
+            await made.add_service(service)
+        names = {}
+        for service in services:
+            answer = await start(made.desk, StartAsk(service, steps="10%:600s, 100%:60s"), ADA)
+            assert answer.rollout is not None
+            names[answer.rollout.id] = service
+        await made.play(8)
+        made.mesh.fail("transient", times=1000)
+        for service in services[1:]:
+            await rollback(made.desk, service, ADA, "it is slow")
+        await made.play(2)
+        await made.engine.stop()
+        made.engine = made.new_engine("bot-2")
+        made.engine._pressing, free, begun = TakeUp(2), asyncio.Event(), set[str]()
+        measure, route = made.engine._measure, made.engine._measure.route
+
+        async def slow(rollout: Rollout) -> RouteState | RouteGone | None:
+            begun.add(names[rollout.id])
+            await free.wait()
+            return await route(rollout)
+
+        measure.route = slow  # type: ignore[method-assign]
+        made.timeline.settle = breathe
+        await made.engine.start()
+        await made.play(2)
+        assert "payments" in begun
+        assert len(begun) == 3
+        made.mesh.recover()
+        free.set()
+        made.timeline.settle = made.engine.idle
+        await made.play(8)
+        assert all(made.mesh.weights(service)[1] == 0 for service in services[1:])
