@@ -259,7 +259,8 @@ class Write:
     """A change of the route decided but not yet confirmed; `direction` decides which rules guard it.
 
     `step` is the rollout's step once it is there; `from_percent` the canary's weight it was decided upon; `promotes`
-    says that its mark ends the rollout as Promoted; `repin` is the new fingerprint of a canary that starts again.
+    says that its mark ends the rollout as Promoted; `repin` is the new fingerprint of a canary that starts again;
+    `told` is what people were last paged is left of the route (a `Remains`), "" when not that it is gone.
     """
 
     weight_percent: int
@@ -273,6 +274,7 @@ class Write:
     promotes: bool = False
     repin: str = ""
     attempts: int = 0
+    told: str = ""
 
     @property
     def raising(self) -> bool:

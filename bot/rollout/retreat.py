@@ -135,7 +135,6 @@ def zero_without_route(draft: Draft, event: RouteGone) -> None:
     attempts = rollout.write.attempts + 1
     knows = bool(rollout.gone) or attempts >= HAND_AFTER
     wanted = rollout.write.by.source is Source.PERSON and knows and event.remains is Remains.NOTHING
-    news = rollout.gone != event.detail
     draft.set(gone=event.detail)
     if wanted or event.remains is Remains.OBJECT:
         without_route(draft, event.detail, everybody=wanted)
@@ -148,7 +147,8 @@ def zero_without_route(draft: Draft, event: RouteGone) -> None:
             f"Requests for {target.host} go to all its ready pods, {target.canary.label}'s too: scale it to 0, or put "
             f"the route back. `rollback {rollout.id}` once more ends the rollout without it."
         )
-    _page_unapplied(draft, attempts, f"{event.detail}. {has}", news=news)
+    left = event.remains.value
+    _page_unapplied(draft, attempts, f"{event.detail}. {has}", news=rollout.write.told != left, left=left)
 
 
 def without_route(draft: Draft, detail: str, *, everybody: bool) -> None:
@@ -177,8 +177,9 @@ def ended_by_person(draft: Draft, request: Request) -> bool:
     return True
 
 
-def _page_unapplied(draft: Draft, attempts: int, why: str, *, news: bool = False) -> None:
-    """Page and say it, at most every five minutes; `news` is said at once, for people act on what they were told."""
+def _page_unapplied(draft: Draft, attempts: int, why: str, *, news: bool, left: str = "") -> None:
+    """Page and say it, at most every five minutes; `news` is said at once, for people act on what they were told.
+    `left` is what a route that is gone has left, as `Write.told`."""
     rollout = draft.rollout
     assert rollout.write is not None
     draft.set(write=replace(rollout.write, attempts=attempts))
@@ -193,7 +194,7 @@ def _page_unapplied(draft: Draft, attempts: int, why: str, *, news: bool = False
         f"The roll back of {target.service} cannot be applied: {why} {attempted} until it works; the card has "
         "the line to do it by hand."
     )
-    draft.set(paged_at=draft.now)
+    draft.set(paged_at=draft.now, write=replace(rollout.write, attempts=attempts, told=left))
     draft.page(UNAPPLIED, f"{target.service}: the roll back cannot be applied", detail=text)
     draft.say(MessageKind.ALERT, text, tone=Tone.BAD, urgent=True)
 

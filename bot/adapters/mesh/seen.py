@@ -98,9 +98,11 @@ class Seen:
             self._put(_key(manifest), manifest)
 
     def missed(self, namespace: str, name: str) -> None:
-        """A reading that was made past the watch found no such object: until it is shown again nothing is known of it,
-        for a watch that has died without a word would go on showing it."""
-        self._drop((namespace, name))
+        """A reading that was made past the watch found no such object: until it is shown anew nothing is known of it,
+        for a watch that has died without a word would go on showing it, and a slow one shows what was before."""
+        known = self._objects.get((namespace, name))
+        if known is not None:
+            self._objects[namespace, name] = _Object(known.version)
 
     def broken(self) -> None:
         """Until the next snapshot nothing is known of what happens."""

@@ -145,3 +145,17 @@ async def test_what_a_write_does_not_find_is_not_read_from_a_watch_that_has_died
             await mesh.write(target, SetWeight(Direction.ZERO, 0, Mark("payments-1", 4, 0, "RolledBack")))
         with pytest.raises(NotFound):
             await mesh.read(target)
+
+
+def test_a_slow_watch_does_not_bring_back_what_a_reading_has_missed() -> None:
+    """The echo of our own write comes after the deletion was found: no news, and the route is as unknown as before."""
+    manifest, target = _marked(version=4)
+    seen = Seen()
+    seen.listed(Snapshot((manifest,)))
+    seen.read(_at(manifest, 5))
+    seen.missed("shop", "payments")
+    assert list(seen.changed(Change("MODIFIED", _at(manifest, 5)))) == []
+    assert seen.manifest("shop", "payments") is None
+    assert seen.state(target) is None
+    assert list(seen.changed(Change("ADDED", _at(manifest, 6)))) == [("shop", "payments")]
+    assert seen.state(target) is not None

@@ -384,6 +384,40 @@ def test_a_deletion_is_told_also_right_after_a_page_about_the_api_server() -> No
     assert _pages(world) == [("payments-7f3a:cannot-roll-back", False)] * 3
 
 
+def _on_its_way_back(gone: RouteGone) -> World:
+    """Held since its route is gone, and then failing."""
+    world = _baking()
+    world.route.gone = gone
+    world.now += 5
+    world.step(world.look())
+    world.now += 5
+    world.step(_failing(world))
+    assert world.rollout.phase is Phase.ROLLING_BACK
+    return world
+
+
+def test_a_ramp_by_another_tool_is_no_news_at_every_step() -> None:
+    """Paged at most every five minutes while nothing but a weight changes in what is told."""
+    world = _on_its_way_back(RENAMED)
+    for number in range(12):
+        world.now += 5
+        world.route.gone = RouteGone(RENAMED.detail.replace("5%", f"{6 + number}%"), Remains.TRAFFIC)
+        world.step(world.route.gone)
+    assert len(_pages(world)) <= 2
+
+
+def test_a_route_that_comes_and_goes_is_told_once() -> None:
+    """There and gone in turn, and never to be written: no page for each time."""
+    world = _on_its_way_back(DELETED)
+    for number in range(12):
+        world.now += 5
+        world.route.gone = DELETED if number % 2 else None
+        assert world.rollout.write is not None
+        revision = world.rollout.write.revision
+        world.step(DELETED if number % 2 else WriteFailed(revision, "refused", "no", world.route.state()))
+    assert len(_pages(world)) <= 2
+
+
 def _alerts(world: World) -> list[str]:
     return [one.text for decision in world.decisions for one in decision.messages if one.kind is MessageKind.ALERT]
 
