@@ -53,6 +53,8 @@ class _Asker:
 
     def give(self, query: Query, told: Told) -> bool:
         """True when this was the last answer that was missing, and somebody still waits for it."""
+        if query in self.told:
+            return False
         self.told[query] = told
         self._missing -= 1
         if self._missing or self.complete.done():
@@ -158,12 +160,24 @@ class Together:
         return key, chunk
 
     async def _ask(self, lane: _Lane, key: Key, members: Members) -> None:
-        if isinstance(key, Query):
-            query = key
-        else:
-            query = merged(key, {service for services in members for service in services})
+        """Whatever goes wrong, nobody who asks waits for ever."""
+        try:
+            await self._fetch(lane, key, members)
+        except BaseException as error:
+            for askers in members.values():
+                _give(askers, CannotMeasure(f"a fault of the bot: {type(error).__name__}"))
+            raise
+        finally:
+            self._fill(self._lane)
+            self._fill(self._careful_lane)
+
+    async def _fetch(self, lane: _Lane, key: Key, members: Members) -> None:
         started = self._clock.monotonic()
         try:
+            if isinstance(key, Query):
+                query = key
+            else:
+                query = merged(key, {service for services in members for service in services})
             told = await self._told(query)
         finally:
             lane.free += 1
@@ -178,8 +192,6 @@ class Together:
                 await self._hand_out(key, members, told)
         finally:
             self._unread -= unread
-            self._fill(self._lane)
-            self._fill(self._careful_lane)
 
     async def _hand_out(self, common: Shape, members: Members, told: Told) -> None:
         if isinstance(told, CannotMeasure):

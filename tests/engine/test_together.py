@@ -1,7 +1,7 @@
 """Asked together: few questions for many, and one that is slow or wrong is nobody else's trouble."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -203,6 +203,31 @@ async def test_one_who_gives_up_waiting_takes_nothing_from_the_others(rig: Rig) 
     tasks[0].cancel()
     await rig.pass_window()
     assert isinstance((await tasks[1])[question("a")], Answer)
+
+
+@pytest.mark.parametrize("error", [KeyError("labels"), asyncio.CancelledError()])
+async def test_a_fault_of_ours_leaves_nobody_waiting(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """When an answer cannot be taken apart, or asking is cancelled from within, those who asked are told that it could
+    not be measured, and later questions are answered."""
+    with monkeypatch.context() as broken:
+        if isinstance(error, KeyError):
+            broken.setattr("bot.engine.together.part", _raises(error))
+        else:
+            broken.setattr(rig.server, "ask", _raises(error))
+        tasks = rig.begin(NAMES[:3])
+        await rig.pass_window()
+        for name, task in tasks.items():
+            assert isinstance((await asyncio.wait_for(task, 1.0))[question(name)], CannotMeasure)
+    assert all(isinstance(answer, Answer) for answer in (await rig.ask(NAMES)).values())
+
+
+def _raises(error: BaseException) -> Callable[..., object]:
+    def raises(*_: object) -> object:
+        raise error
+
+    return raises
 
 
 async def test_nothing_is_asked_while_nobody_asks(rig: Rig) -> None:
