@@ -14,7 +14,7 @@ from bot.settings import Settings
 CATALOG_POLL_S = 5.0
 DRAIN_S = 8.0
 CANCELLED_WITHIN_S = 1.0
-COLLECTED_AFTER = (20_000, 5, 1000)
+COLLECTED_AFTER = (5000, 4, 5000)
 """New objects before garbage among them is looked for, how many such passes before one over all of these, and how many
 of those before one over the whole heap. Python's own numbers are for small heaps: with 10,000 rollouts in memory a pass
 over the heap, or over all that 20 s have made, stops the event loop for a good part of a second. The counts are left to

@@ -33,7 +33,8 @@ STALE_PREFLIGHT_S = 30.0
 UNSAVED_RETRY_S = 1.0
 PREFLIGHT_RETRY_S = 5.0
 PAUSE = 0.25
-"""Part of the time between two looks that lies between them at the least: a slow Prometheus gets no more questions."""
+"""Part of the time between two looks that follows one that took nearly as long: a slow Prometheus gets no more
+questions."""
 SOONEST_S = 0.2
 """No rollout wakes itself more often than this, whatever is overdue."""
 CHAIN_LIMIT = 12
