@@ -90,7 +90,7 @@ class Seen:
         if told.kind == "DELETED":
             self._drop(key)
             return (key,)
-        return (key,) if self._put(key, told.object) else ()
+        return (key,) if self._put(key, told.object, watched=True) else ()
 
     def read(self, manifest: Manifest) -> None:
         """Take in a reading that was made past the watch: its echo is no news."""
@@ -109,14 +109,19 @@ class Seen:
         self._known = False
         self._settled.set()
 
-    def _put(self, key: Key, manifest: Manifest, *, listed: bool = False) -> bool:
-        """False when this state, or a later one, is known. A list is right: a server may have been set back."""
+    def _put(self, key: Key, manifest: Manifest, *, listed: bool = False, watched: bool = False) -> bool:
+        """False when this state, or a later one, is known. A list is right: a server may have been set back. What a
+        reading has missed another one or a list brings back as it was, a watch does not."""
         version = str(manifest["metadata"].get("resourceVersion") or "")
+        marked = annotation.text_of(manifest) is not None
         known = self._objects.get(key)
         before = known.version if known is not None else ""
-        if version and (version == before or (not listed and _older(version, before))):
+        if version and version == before:
+            missed = marked and known is not None and known.cut is None
+            if watched or not missed:
+                return False
+        elif version and not listed and _older(version, before):
             return False
-        marked = annotation.text_of(manifest) is not None
         self._objects[key] = _Object(version, _packed(_cut(manifest)) if marked else None)
         return True
 

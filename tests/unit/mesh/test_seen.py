@@ -159,3 +159,20 @@ def test_a_slow_watch_does_not_bring_back_what_a_reading_has_missed() -> None:
     assert seen.state(target) is None
     assert list(seen.changed(Change("ADDED", _at(manifest, 6)))) == [("shop", "payments")]
     assert seen.state(target) is not None
+
+
+@pytest.mark.parametrize("how", ["read", "listed"])
+def test_what_a_reading_has_missed_another_brings_back_as_it_was(how: str) -> None:
+    """A server that is behind answered that there is no such object: found again in the same version, it is known again
+    and not asked for at every look."""
+    manifest, target = _marked(version=5)
+    seen = Seen()
+    seen.listed(Snapshot((manifest,)))
+    seen.missed("shop", "payments")
+    if how == "read":
+        seen.read(manifest)
+    else:
+        seen.listed(Snapshot((manifest,)))
+    state = seen.state(target)
+    assert state is not None
+    assert state.canary_weight == 5
