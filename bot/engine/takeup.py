@@ -24,7 +24,6 @@ class TakeUp:
 
     def ended(self, rollout_id: str) -> str | None:
         """A wake-up is over, of whomever; who may begin in its place."""
-        self._waiting.pop(rollout_id, None)
         if rollout_id not in self._begun:
             return None
         self._begun.remove(rollout_id)
