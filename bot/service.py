@@ -14,11 +14,11 @@ from bot.settings import Settings
 CATALOG_POLL_S = 5.0
 DRAIN_S = 8.0
 CANCELLED_WITHIN_S = 1.0
-COLLECTED_AFTER = (5000, 4, 5000)
+COLLECTED_AFTER = (5000, 4, 500)
 """New objects before garbage among them is looked for, how many such passes before one over all of these, and how many
 of those before one over the whole heap. Python's own numbers are for small heaps: with 10,000 rollouts in memory a pass
-over the heap, or over all that 20 s have made, stops the event loop for a good part of a second. The counts are left to
-free what is left behind; garbage in circles is a few thousand objects an hour."""
+over the heap, or over all that 20 s have made, stops the event loop for a good part of a second. What is garbage only
+after it outlived the small passes waits for one over the heap: some twenty minutes there, hours with few rollouts."""
 HANGS_AFTER_S = 28.0
 """A stop takes no longer, whatever hangs: then the process says where, and ends. Kubernetes waits for 30 s."""
 
