@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 
+from tests.bench.load import AS_THE_IMAGE
 from tests.chart.rendering import CHART, ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -56,3 +57,9 @@ def test_chart_and_package_have_the_same_version() -> None:
     """A chart installs the bot of its own version."""
     chart = (CHART / "Chart.yaml").read_text()
     assert f'appVersion: "{PROJECT["version"]}"' in chart
+
+
+def test_the_load_is_measured_with_the_memory_settings_of_the_image() -> None:
+    """What the bench tells of a bot's memory holds for the image."""
+    image = dict(re.findall(r"(MALLOC_\w+)=(\S+)", DOCKERFILE))
+    assert image == AS_THE_IMAGE
